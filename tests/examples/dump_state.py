@@ -93,6 +93,10 @@ def main() -> None:
     sys.argv = [script, *args]
     modules: list[torch.nn.Module] = []
     optimizers: list[torch.optim.Optimizer] = []
+    # A script may leave some generators unseeded; then a draw by someone else must show all the same.
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
     keep_instances(torch.nn.Module, modules)
     keep_instances(torch.optim.Optimizer, optimizers)
     try:
