@@ -1,0 +1,167 @@
+"""`tscope analyze`: compute a metric, show it, and keep it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from tscope_format.errors import TscopeError, UsageError, clean
+
+from tscope_cli.terminal import Progress, out, say
+
+if TYPE_CHECKING:
+    from tscope_format import Result
+
+
+def analyze(
+    trace: Annotated[
+        Path | None, typer.Argument(metavar="TRACE", help="The trace.", show_default=False)
+    ] = None,
+    metric: Annotated[
+        str, typer.Option("--metric", "-m", help="What to compute; --list shows the choice.")
+    ] = ("telescoping"),
+    list_metrics: Annotated[
+        bool, typer.Option("--list", "--metrics", help="List the metrics and leave.")
+    ] = False,
+    root: Annotated[str | None, typer.Option(help="The recorded model, when there are several.")] = None,
+    probe: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE.npz", help="A recorded probe set, or a new one (x, y).")
+    ] = None,
+    rule: Annotated[
+        str | None, typer.Option(metavar="left|midpoint|simpson|gauss3", help="Where J is taken.")
+    ] = None,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Recompute every step from the recorded parameters.")
+    ] = False,
+    dtype: Annotated[
+        str | None, typer.Option(metavar="float32|float64", help="Precision of a replay.")
+    ] = None,
+    every: Annotated[
+        int | None, typer.Option(metavar="K", help="Replay every K-th row only: coarser, and K times faster.")
+    ] = None,
+    probe_output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="full|logprob|loss|INDEX", help="What to follow of each output of a new probe set."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="The border between the classes of a model of one output.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FACTORY", help="Code that builds the model, if the trace has no program."
+        ),
+    ] = None,
+    max_memory: Annotated[
+        float | None, typer.Option(metavar="MB", help="Bound on the memory of one pass over the probe set.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the result as CSV, one file a table.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg|png", help="Draw a figure (extra: plot).")
+    ] = None,
+    save_to: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the result in this folder, not in the trace.")
+    ] = None,
+    no_save: Annotated[bool, typer.Option("--no-save", help="Do not keep the result.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no chart, no hints.")] = False,
+) -> None:
+    """Compute a metric from a trace: a table, a chart in the terminal, JSON, CSV files or a figure.
+
+    The result is saved in the trace, where `tscope browse` and `tscope info` find it.
+    """
+    if list_metrics:
+        from tscope_cli import metrics
+
+        metrics.show(as_json=json)
+        return
+    if trace is None:
+        raise UsageError(
+            "which trace? Give its folder: tscope analyze TRACE (`tscope ls` lists those in ./runs)"
+        )
+    if no_save and save_to is not None:
+        raise UsageError("--no-save and --save-to contradict each other")
+    asked = {
+        "probe": probe,
+        "rule": rule,
+        "replay": replay or None,
+        "dtype": dtype,
+        "every": every,
+        "probe_output": probe_output,
+        "threshold": threshold,
+        "model": model,
+        "max_memory_mb": max_memory,
+    }
+    options = {name: value for name, value in asked.items() if value is not None}
+    if plot is not None:
+        from tscope_cli import figure
+
+        figure.check(plot)
+    result = compute(trace, metric, root, options, quiet=quiet)
+    kept = None if no_save else save(result, trace, root, save_to)
+    title = f"{metric} of {trace.name.removesuffix('.zarr')}"
+    if csv is not None:
+        from tscope_cli import csvfile
+
+        for path in csvfile.write(result, csv):
+            say_unless(quiet, f"wrote {path}")
+    if plot is not None:
+        figure.save(result, plot, title)
+        say_unless(quiet, f"wrote {plot}")
+    if json:
+        from tscope_cli import jsonfile
+
+        jsonfile.dump(result.to_dict())
+        return
+    from tscope_cli import report
+
+    report.show(result, title, quiet=quiet)
+    if not quiet:
+        if kept is not None:
+            out(f"saved: {clean(kept)}")
+        out(f"next: tscope browse {shlex.quote(clean(trace))}")
+
+
+def compute(
+    trace: Path, metric: str, root: str | None, options: Mapping[str, object], *, quiet: bool
+) -> Result:
+    """Run the analysis, with its progress on stderr."""
+    from tscope import analyses
+
+    with Progress(metric, quiet=quiet) as progress:
+        return analyses.analyze(trace, metric, root=root, save=False, progress=progress, **options)
+
+
+def save(result: Result, trace: Path, root: str | None, elsewhere: Path | None) -> str | None:
+    """Keep the result in the trace or `elsewhere`, and return where.
+
+    A trace that is read-only gives None, and a word on stderr: the figures are worth more than their place.
+
+    Raises:
+        UsageError: `elsewhere` cannot be written.
+    """
+    from tscope_format import save_result
+
+    folder = trace if elsewhere is None else elsewhere
+    try:
+        name = save_result(folder, result, root)
+    except (OSError, TscopeError) as error:
+        reason = getattr(error, "strerror", None) or clean(error)
+        if elsewhere is not None:
+            raise UsageError(f"--save-to {elsewhere}: the result cannot be written: {reason}") from error
+        say(f"the result is not saved, since the trace cannot be written ({reason}); use --save-to DIR")
+        return None
+    return f"{folder}/analysis/{result.metric}/{name}"
+
+
+def say_unless(quiet: bool, text: str) -> None:
+    """Say `text` on stderr, unless asked to be quiet."""
+    if not quiet:
+        say(text)

@@ -1,0 +1,163 @@
+"""A result as a figure file, by matplotlib (the `plot` extra)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tscope_format import Result, UsageError, clean
+
+from tscope_cli.views import Panel, View, drawn, layers, series, thin, view_of
+
+SUFFIXES = (".svg", ".png", ".pdf")
+# Okabe and Ito's colours, with dashes: never told apart by colour alone.
+_STYLES: dict[str, dict[str, str]] = {
+    "actual": {"color": "#000000", "linestyle": "-"},
+    "telescoped": {"color": "#0072B2", "linestyle": "--"},
+    "lazy": {"color": "#D55E00", "linestyle": ":"},
+}
+_CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+_DASHES = ("-", "--", "-.")
+_RC: Any = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.hashsalt": "tscope",  # the same result gives the same file
+}
+_POINTS = 2000  # a curve finer than the figure's pixels only makes the SVG large
+_WINDOWS = 200
+_EXAMPLES = 3
+_LAYERS = 8
+
+# matplotlib is an optional dependency without types here: its Axes are Any.
+Drawing = Callable[[Any], None]
+
+
+def check(path: Path) -> None:
+    """Refuse, before any work, a figure that could not be written.
+
+    Raises:
+        UsageError: matplotlib is not installed, the suffix is not one of ours, or the folder does not exist.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"--plot {path}: the name must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"--plot {path}: there is no folder {path.absolute().parent}")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            "--plot needs matplotlib, which is not installed: pip install 'tscope[plot]'"
+        ) from error
+
+
+def save(result: Result, path: Path, title: str) -> None:
+    """Draw the result and write it to `path`; its suffix chooses the kind.
+
+    Raises:
+        UsageError: The file cannot be written, or the result has nothing to draw.
+    """
+    check(path)
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    drawings = _drawings(result, view_of(result))
+    if not drawings:
+        raise UsageError(f"--plot: a result of {result.metric} has no series to draw")
+    columns, rows = min(2, len(drawings)), (len(drawings) + 1) // 2
+    with rc_context(_RC):
+        # A Figure of its own instead of pyplot: no display, no global state.
+        figure = Figure(figsize=(5.4 * columns, 3.1 * rows + 0.4), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, draw in zip(grid, drawings, strict=False):
+            draw(axes)
+            axes.set_xlabel("step")
+            axes.grid(alpha=0.25, linewidth=0.5)
+        for axes in grid[len(drawings) :]:
+            axes.set_visible(False)
+        figure.suptitle(_plain(title), fontsize=10, x=0.01, ha="left")
+        try:
+            figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+        except OSError as error:
+            raise UsageError(f"--plot {path}: cannot be written: {error.strerror or error}") from error
+
+
+def _drawings(result: Result, view: View) -> list[Drawing]:
+    """Return what goes into each pair of axes, in order."""
+    drawings: list[Drawing] = []
+    if all(name in result.arrays and result.arrays[name].data.ndim == 3 for name in _STYLES):
+        drawings.append(partial(_draw_predictions, result, view.coordinate))
+    drawings.extend(partial(_draw_panel, result, view.coordinate, panel) for panel in view.panels)
+    if "contribution" in result.arrays:
+        drawings.append(partial(_draw_contributions, result, view.coordinate))
+    return drawings
+
+
+def _draw_predictions(result: Result, coordinate: str, axes: Any) -> None:
+    """Draw the output that moves most, of a few examples, from arrays (step, example, output)."""
+    steps = series(result, coordinate)
+    keep = thin(steps.size, _POINTS)
+    actual = np.asarray(result.arrays["actual"].data, dtype=np.float64)
+    moved = np.nan_to_num(np.abs(actual[-1] - actual[0]).mean(axis=0))
+    output = int(moved.argmax())
+    ranked = np.argsort(actual[-1, :, output], kind="stable")
+    examples = ranked[np.linspace(0, ranked.size - 1, min(_EXAMPLES, ranked.size)).round().astype(int)]
+    for kind, style in _STYLES.items():
+        values = np.asarray(result.arrays[kind].data, dtype=np.float64)[:, examples, output]
+        for column, _ in enumerate(examples):
+            axes.plot(
+                steps[keep], values[keep, column], label=kind if column == 0 else None, linewidth=1.2, **style
+            )
+    chosen = ", ".join(str(int(example)) for example in examples)
+    axes.set_title(f"output {output} of probe examples {chosen}")
+    axes.legend()
+
+
+def _draw_panel(result: Result, coordinate: str, panel: Panel, axes: Any) -> None:
+    """Draw the curves of one panel over the steps."""
+    steps = series(result, coordinate)
+    keep = thin(steps.size, _POINTS)
+    for index, curve in enumerate(panel.curves):
+        style = _STYLES.get(curve.title, {"color": _CYCLE[index % len(_CYCLE)]})
+        values = drawn(result, panel, curve)
+        axes.plot(steps[keep], values[keep], label=_plain(curve.title), linewidth=1.3, **style)
+    if panel.log:
+        axes.set_yscale("log")
+    axes.set_title(_plain(panel.title))
+    if len(panel.curves) > 1:
+        axes.legend()
+
+
+def _draw_contributions(result: Result, coordinate: str, axes: Any) -> None:
+    """Draw ‖J^(l) Δθ^(l)‖ (step, layer) of the largest layers, averaged over windows of steps."""
+    steps = series(result, coordinate)
+    values = np.asarray(result.arrays["contribution"].data, dtype=np.float64)[1:]
+    names = layers(result, values.shape[1])
+    edges = np.linspace(0, len(values), min(_WINDOWS, len(values)) + 1).astype(int)
+    means = np.array([values[a:b].mean(axis=0) for a, b in pairwise(edges)])
+    largest = np.argsort(-np.nan_to_num(means.mean(axis=0)), kind="stable")[:_LAYERS]
+    for index, layer in enumerate(largest):
+        axes.plot(
+            steps[1:][edges[1:] - 1],
+            np.where(means[:, layer] > 0, means[:, layer], np.nan),
+            label=_plain(names[layer]),
+            color=_CYCLE[index % len(_CYCLE)],
+            linestyle=_DASHES[index % len(_DASHES)],
+            linewidth=1.1,
+        )
+    axes.set_yscale("log")
+    axes.set_title("contribution per layer and step, norm of J Δθ over the probe")
+    axes.legend(ncols=2)
+
+
+def _plain(text: str) -> str:
+    """Return text that matplotlib shows as it is: a dollar sign would start mathematics."""
+    return clean(text).replace("$", r"\$")

@@ -1,0 +1,124 @@
+"""What one recorded model of a trace holds beyond its summary: arrays, probe sets, program, gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tscope_format.errors import clean
+
+from tscope_cli.numerals import plural
+
+if TYPE_CHECKING:
+    from tscope_format import ArrayInfo, RootReader
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A probe set: its size, where it comes from, and how far its projections go.
+
+    Attributes:
+        name: Its group.
+        examples: Number of examples.
+        outputs: Outputs of each that are followed.
+        labels: Whether targets are known.
+        in_sample: Whether its rows also occur in training.
+        source: Where it comes from.
+        functional: Which function of the output is projected.
+        rows: Rows at which it was projected.
+    """
+
+    name: str
+    examples: int
+    outputs: int
+    labels: bool
+    in_sample: bool
+    source: str
+    functional: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What a recorded model holds.
+
+    Attributes:
+        recorded: What is there, one line each.
+        lacks: What is not there and the option that records it.
+        probes: The probe sets.
+        program: Whether the model itself is in the trace.
+        program_reason: Why it is not.
+    """
+
+    recorded: tuple[str, ...]
+    lacks: tuple[str, ...]
+    probes: tuple[Probe, ...]
+    program: bool
+    program_reason: str | None
+
+
+def holdings(root: RootReader) -> Holdings:
+    """Return what a root holds, from its metadata alone."""
+    arrays, attributes = root.arrays(), root.attributes
+    exported = attributes.get("program")
+    exported = exported if isinstance(exported, Mapping) else {}
+    program = "program/graph" in arrays
+    recorded, lacks = _arrays(root, arrays)
+    return Holdings(
+        recorded=recorded,
+        lacks=lacks,
+        probes=tuple(_probe(root, name, arrays) for name in root.probes),
+        program=program,
+        program_reason=None if program else clean(exported.get("reason") or "it was never exported"),
+    )
+
+
+def _arrays(root: RootReader, arrays: Mapping[str, ArrayInfo]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    dtypes = dict.fromkeys(tensor.dtype for tensor in root.parameters)
+    recorded = [f"parameters at every row, bit for bit ({', '.join(map(clean, dtypes))})"]
+    lacks = []
+    if root.buffers:
+        recorded.append(plural(len(root.buffers), "buffer"))
+    if "examples/hash" in arrays:
+        recorded.append(plural(arrays["examples/hash"].shape[0], "different training example"))
+    else:
+        lacks.append("the training examples: the model's output has no row for each input row")
+    if "batch/output" in arrays:
+        recorded.append("outputs and output gradients of every batch")
+    else:
+        lacks.append("outputs of the batches (record --outputs all)")
+    state = sorted({name.split("/")[1] for name in arrays if name.startswith("optimizer/")})
+    if state:
+        recorded.append(f"optimizer state at anchors: {', '.join(map(clean, state))}")
+    if not root.probes:
+        lacks.append("a probe set (record --probe FILE.npz, or analyze --probe FILE.npz)")
+    return tuple(recorded), tuple(lacks)
+
+
+def _probe(root: RootReader, name: str, arrays: Mapping[str, ArrayInfo]) -> Probe:
+    known: Mapping[str, Any] = (root.attributes.get("probes") or {}).get(name) or {}
+    output, inputs = arrays.get(f"probe/{name}/output"), arrays.get(f"probe/{name}/input/0")
+    return Probe(
+        name=clean(name),
+        examples=inputs.shape[0] if inputs is not None else 0,
+        outputs=output.shape[2] if output is not None and len(output.shape) == 3 else 0,
+        labels=f"probe/{name}/target" in arrays,
+        in_sample=bool(known.get("in_sample", False)),
+        source=clean(known.get("source") or known.get("kind") or "?"),
+        functional=clean(known.get("functional") or "full"),
+        rows=output.shape[0] if output is not None else 0,
+    )
+
+
+def probe_line(probe: Probe) -> str:
+    """Return a probe set as one line."""
+    parts = [plural(probe.examples, "example"), plural(probe.outputs, "output")]
+    if probe.functional != "full":
+        parts.append(probe.functional)
+    parts.append("labels" if probe.labels else "no labels")
+    if probe.in_sample:
+        parts.append("IN-SAMPLE: these rows are also trained on")
+    parts.append(f"from {probe.source}")
+    parts.append(f"projected at {plural(probe.rows, 'row')}")
+    return f"{probe.name}: {', '.join(parts)}"

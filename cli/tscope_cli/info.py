@@ -1,0 +1,149 @@
+"""`tscope info`: what a trace is, what it holds, what can be computed from it, and what it lacks."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from tscope_format.errors import clean
+
+from tscope_cli import metrics
+from tscope_cli.holdings import Holdings, holdings, probe_line
+from tscope_cli.numerals import plural, significant, size
+from tscope_cli.summary import RootSummary, Summary, status_line, summarise, to_dict
+from tscope_cli.table import facts as lines_of
+from tscope_cli.terminal import out, paint
+
+if TYPE_CHECKING:
+    from tscope_format import ResultInfo, TraceReader
+
+Pairs = list[tuple[str, str]]
+
+
+def info(
+    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="The trace.", show_default=False)],
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Say what a trace holds, what can be computed from it, and what it lacks."""
+    from tscope_format import list_results, open_trace
+
+    reader = open_trace(trace)
+    summary = summarise(reader)
+    held = {name: holdings(reader.root(name)) for name in reader.roots}
+    available = _availability(reader)
+    results = list_results(trace)
+    if json:
+        from tscope_cli import jsonfile
+
+        jsonfile.dump(
+            {
+                **to_dict(summary),
+                "recorder": dict(reader.facts.get("recorder") or {}),
+                "holdings": {name: asdict(item) for name, item in held.items()},
+                "metrics": [asdict(item) for item in available],
+                "results": [_result(item) for item in results],
+                "reports": list(reader.facts.get("reports") or ()),
+            }
+        )
+        return
+    pairs = _run(summary, reader.facts)
+    for root, item in zip(summary.roots, held.values(), strict=True):
+        pairs += [*_root(root, alone=len(summary.roots) == 1), *_held(item)]
+    pairs += _beyond(available, results)
+    out(paint(clean(trace), "bold"))
+    for line in lines_of(pairs):
+        out(line)
+    out(f"next: {_next(trace, summary, available, results)}")
+
+
+def _availability(reader: TraceReader) -> tuple[metrics.Availability, ...]:
+    """Return what can be computed; of a trace without a model, nothing can."""
+    if not reader.roots:
+        return ()
+    from tscope.trace import Trace
+
+    return metrics.availability(Trace(reader))
+
+
+def _run(summary: Summary, facts: Mapping[str, Any]) -> Pairs:
+    """Return what is known of the run as a whole."""
+    pairs = [("status", status_line(summary, time.time()))]
+    if summary.command:
+        pairs.append(("command", shlex.join(summary.command)))
+    if math.isfinite(summary.created):
+        pairs.append(("started", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(summary.created))))
+    pairs.append(("size", size(summary.size)))
+    if not summary.roots:
+        pairs.append(("model", "none: nothing was trained while this was recorded"))
+    return pairs
+
+
+def _root(root: RootSummary, *, alone: bool) -> Pairs:
+    """Return what is known of one recorded model."""
+    name = "" if alone else f"{root.name}: "
+    rates = ", ".join(significant(rate, 3) for rate in root.lr)
+    contents = f"{plural(root.parameters, 'parameter')} in {plural(root.tensors, 'tensor')}"
+    optimizers = [*root.optimizers] or ["none seen"]
+    return [
+        ("model", f"{name}{root.model}, {contents}"),
+        *_listed("optimizer", optimizers),
+        *([("learning rate", f"{rates} at the last step")] if rates else []),
+        ("steps", f"{root.steps:,} ({plural(root.rows, 'row')}, the state before training included)"),
+        ("loss", f"{significant(root.loss)} at the last step" if math.isfinite(root.loss) else "none seen"),
+    ]
+
+
+def _held(item: Holdings) -> Pairs:
+    """Return what a model holds and lacks."""
+    program = (
+        "recorded: any step can be evaluated on any input" if item.program else f"none: {item.program_reason}"
+    )
+    return [
+        *_listed("probes", [probe_line(probe) for probe in item.probes] or ["none"]),
+        ("program", program),
+        *_listed("holds", item.recorded),
+        *_listed("lacks", item.lacks),
+    ]
+
+
+def _beyond(available: Sequence[metrics.Availability], results: Sequence[ResultInfo]) -> Pairs:
+    """Return what can be, and what has been, computed."""
+    return [
+        *_listed("metrics", [_state(item) for item in available]),
+        *_listed("results", [f"{result.metric} {result.id}" for result in results]),
+    ]
+
+
+def _state(item: metrics.Availability) -> str:
+    return f"{item.name}: lacks {'; '.join(item.lacks)}" if item.lacks else f"{item.name}: ready"
+
+
+def _listed(label: str, values: Sequence[str]) -> Pairs:
+    """Return several values under one label."""
+    return [(label if index == 0 else "", value) for index, value in enumerate(values)]
+
+
+def _result(result: ResultInfo) -> dict[str, object]:
+    return {"metric": result.metric, "id": result.id, "created": result.created}
+
+
+def _next(
+    trace: Path,
+    summary: Summary,
+    available: Sequence[metrics.Availability],
+    results: Sequence[ResultInfo],
+) -> str:
+    """Return the command that makes most sense now."""
+    name = shlex.quote(clean(trace))
+    if not summary.roots:
+        return "tscope record -- python train.py"
+    if summary.status == "recording" or results:
+        return f"tscope browse {name}"
+    ready = [item.name for item in available if not item.lacks]
+    return f"tscope analyze {name} --metric {ready[0]}" if ready else f"tscope browse {name}"

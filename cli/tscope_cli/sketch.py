@@ -1,0 +1,49 @@
+"""A result drawn in the terminal: the chart of its first panel and bars for its layers, as plain lines."""
+
+from __future__ import annotations
+
+import numpy as np
+from tscope_format import Result
+from tscope_tui.plot import Dash, Series, bar, chart
+
+from tscope_cli.numerals import percent
+from tscope_cli.views import drawn, layers, series, view_of
+
+HEIGHT = 14
+_DASHES: dict[str, Dash] = {"actual": "solid", "telescoped": "solid", "lazy": "dot"}
+_LAYERS = 8
+
+
+def draw(result: Result, width: int, *, ascii: bool) -> list[str]:
+    """Return the chart of a result's first panel as lines, `width` columns wide; none if it has no panel."""
+    view = view_of(result)
+    if not view.panels or result.arrays[view.coordinate].data.size < 2:
+        return []
+    panel = view.panels[0]
+    steps = series(result, view.coordinate)
+    curves = [
+        Series(curve.title, steps, drawn(result, panel, curve), _DASHES.get(curve.title, "solid"))
+        for curve in panel.curves
+    ]
+    return chart(curves, width, HEIGHT, log_y=panel.log, ascii=ascii, title=panel.title)
+
+
+def bars(result: Result, width: int, *, ascii: bool) -> list[str]:
+    """Return one bar for each layer's share of the contributions ‖J^(l) Δθ^(l)‖ summed over the steps."""
+    if "contribution" not in result.arrays:
+        return []
+    sums = np.nansum(np.asarray(result.arrays["contribution"].data, dtype=np.float64), axis=0)
+    total = float(sums.sum())
+    if not total > 0:
+        return []
+    names = layers(result, sums.size)
+    order = np.argsort(-sums, kind="stable")[:_LAYERS]
+    label = min(max(len(names[layer]) for layer in order), width // 2)
+    room = max(4, width - label - 12)
+    lines = [
+        f"  {names[layer][:label]:{label}} {bar(float(sums[layer] / sums[order[0]]), room, ascii=ascii)} "
+        f"{percent(float(sums[layer]) / total):>6}"
+        for layer in order
+    ]
+    rest = sums.size - len(order)
+    return ["share of the summed ‖J Δθ‖, by layer", *lines, *([f"  and {rest} more layers"] if rest else [])]

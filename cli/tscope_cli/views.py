@@ -1,0 +1,180 @@
+"""Which arrays of a metric's result make its table, chart and figure, and the words that read them.
+
+Array names are the interface between analyses and programs (design §7), so a view is data: titles for names.
+A metric without a view of its own is shown by `generic`: every series along its steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tscope_format import Result, clean
+
+from tscope_cli.numerals import percent, significant
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One series along the steps: the array's name, its title, and whether it is shown in percent."""
+
+    array: str
+    title: str
+    share: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes: what it shows, its curves, and whether y is logarithmic."""
+
+    title: str
+    curves: tuple[Curve, ...]
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class View:
+    """How a metric is shown."""
+
+    coordinate: str
+    columns: tuple[Curve, ...]
+    panels: tuple[Panel, ...]
+    reading: Callable[[Result], tuple[str, ...]]
+
+
+def view_of(result: Result) -> View:
+    """Return the view of a result's metric, without the arrays that this result does not have."""
+    view = _VIEWS.get(result.metric) or generic(result)
+    panels = (Panel(p.title, _present(result, p.curves), p.log) for p in view.panels)
+    return View(
+        view.coordinate,
+        _present(result, view.columns),
+        tuple(panel for panel in panels if panel.curves),
+        view.reading,
+    )
+
+
+def generic(result: Result) -> View:
+    """Return a view of any result: all its one-dimensional arrays along the dimension `step`."""
+    names = [
+        name
+        for name, array in result.arrays.items()
+        if array.dims == ("step",) and name != "step" and array.data.dtype.kind in "fiub"
+    ]
+    curves = tuple(Curve(name, name.replace("_", " ")) for name in names)
+    return View("step", curves, tuple(Panel(curve.title, (curve,)) for curve in curves), lambda _: ())
+
+
+def series(result: Result, name: str) -> NDArray[np.float64]:
+    """Return a one-dimensional array of the result as float64."""
+    return np.asarray(result.arrays[name].data, dtype=np.float64)
+
+
+def drawn(result: Result, panel: Panel, curve: Curve) -> NDArray[np.float64]:
+    """Return a curve's values as its panel can draw them: on a log axis, without those that are not positive.
+
+    The approximation errors are exactly 0 at the start.
+    """
+    values = series(result, curve.array)
+    return np.where(values > 0, values, np.nan) if panel.log else values
+
+
+def thin(length: int, rows: int) -> NDArray[np.int64]:
+    """Return at most `rows` evenly spaced row numbers of `length`, the first and the last among them."""
+    return np.unique(np.linspace(0, max(length - 1, 0), min(rows, length)).round().astype(np.int64))
+
+
+def layers(result: Result, count: int) -> list[str]:
+    """Return the names of the layers of a result, by number where it does not have `count` names."""
+    names = result.provenance.get("layers")
+    if isinstance(names, list | tuple) and len(names) == count:
+        return [clean(name) for name in names]
+    return [f"layer {index}" for index in range(count)]
+
+
+def _present(result: Result, curves: tuple[Curve, ...]) -> tuple[Curve, ...]:
+    return tuple(curve for curve in curves if curve.array in result.arrays)
+
+
+def _read_telescoping(result: Result) -> tuple[str, ...]:
+    """Return what the errors mean, in words."""
+    telescoped = _number(result, "final_error_telescoped")
+    lazy = _number(result, "final_error_lazy")
+    if not (math.isfinite(telescoped) and math.isfinite(lazy)):
+        return ("The approximation errors are not finite: the run, or the telescoped sum, diverged.",)
+    lines = [
+        f"At the last step the telescoped model is {significant(telescoped, 3)} away from the network "
+        f"on average, the lazy one (linearised at the start) {significant(lazy, 3)}"
+        f"{_compare(telescoped, lazy)}."
+    ]
+    agreement = [_last(result, f"agreement_{kind}") for kind in ("telescoped", "lazy")]
+    if all(map(math.isfinite, agreement)):
+        lines.append(
+            f"The telescoped model predicts the network's class on {percent(agreement[0])} of the probe's "
+            f"examples, the lazy one on {percent(agreement[1])}."
+        )
+    return tuple(lines)
+
+
+def _compare(telescoped: float, lazy: float) -> str:
+    if telescoped <= 0 or lazy <= 0:
+        return ""
+    ratio = lazy / telescoped
+    if ratio >= 1.05:
+        return f", {significant(ratio, 2)} times as far"
+    return "" if ratio > 0.95 else ": here telescoping is the worse of the two"
+
+
+def _number(result: Result, name: str) -> float:
+    value = result.scalars.get(name)
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _last(result: Result, name: str) -> float:
+    if name not in result.arrays:
+        return math.nan
+    values = series(result, name)
+    return float(values[-1]) if values.size else math.nan
+
+
+_VIEWS = {
+    "telescoping": View(
+        coordinate="step",
+        columns=(
+            Curve("error_telescoped", "|error| telescoped"),
+            Curve("error_lazy", "|error| lazy"),
+            Curve("residual_relative", "residual", share=True),
+            Curve("agreement_telescoped", "agree tel.", share=True),
+            Curve("agreement_lazy", "agree lazy", share=True),
+            Curve("accuracy_actual", "acc. actual", share=True),
+            Curve("accuracy_telescoped", "acc. tel.", share=True),
+            Curve("accuracy_lazy", "acc. lazy", share=True),
+        ),
+        panels=(
+            Panel(
+                "mean |error| over the probe",
+                (Curve("error_telescoped", "telescoped"), Curve("error_lazy", "lazy")),
+                log=True,
+            ),
+            Panel(
+                "accuracy",
+                (
+                    Curve("accuracy_actual", "actual", share=True),
+                    Curve("accuracy_telescoped", "telescoped", share=True),
+                    Curve("accuracy_lazy", "lazy", share=True),
+                ),
+            ),
+            Panel(
+                "agreement with the network's class",
+                (
+                    Curve("agreement_telescoped", "telescoped", share=True),
+                    Curve("agreement_lazy", "lazy", share=True),
+                ),
+            ),
+        ),
+        reading=_read_telescoping,
+    ),
+}
