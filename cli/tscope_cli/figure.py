@@ -96,7 +96,7 @@ def _drawings(result: Result, view: View) -> list[Drawing]:
     if all(name in result.arrays and result.arrays[name].data.ndim == 3 for name in _STYLES):
         drawings.append(partial(_draw_predictions, result, view.coordinate))
     drawings.extend(partial(_draw_panel, result, view.coordinate, panel) for panel in view.panels)
-    if "contribution" in result.arrays:
+    if "contribution" in result.arrays and len(result.arrays["contribution"].data) > 1:
         drawings.append(partial(_draw_contributions, result, view.coordinate))
     return drawings
 
@@ -139,11 +139,11 @@ def _draw_panel(result: Result, coordinate: str, panel: Panel, axes: Any) -> Non
 def _draw_contributions(result: Result, coordinate: str, axes: Any) -> None:
     """Draw ‖J^(l) Δθ^(l)‖ (step, layer) of the largest layers, averaged over windows of steps."""
     steps = series(result, coordinate)
-    values = np.asarray(result.arrays["contribution"].data, dtype=np.float64)[1:]
+    values = np.nan_to_num(np.asarray(result.arrays["contribution"].data, dtype=np.float64)[1:])
     names = layers(result, values.shape[1])
     edges = np.linspace(0, len(values), min(_WINDOWS, len(values)) + 1).astype(int)
     means = np.array([values[a:b].mean(axis=0) for a, b in pairwise(edges)])
-    largest = np.argsort(-np.nan_to_num(means.mean(axis=0)), kind="stable")[:_LAYERS]
+    largest = np.argsort(-means.mean(axis=0), kind="stable")[:_LAYERS]
     for index, layer in enumerate(largest):
         axes.plot(
             steps[1:][edges[1:] - 1],
