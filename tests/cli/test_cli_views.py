@@ -135,6 +135,12 @@ def test_the_same_result_gives_the_same_svg(tmp_path: Path) -> None:
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
+def test_a_run_without_steps_has_a_figure_without_layers(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    figure.save(telescoping(steps=0), tmp_path / "f.svg", "title")
+    assert "contribution" not in (tmp_path / "f.svg").read_text()
+
+
 def test_a_result_without_series_has_no_figure(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     with pytest.raises(UsageError, match="a result of other has no series to draw"):
