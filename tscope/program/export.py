@@ -1,0 +1,536 @@
+"""A module as data: `torch.export` to a JSON graph and constants.
+
+torch and the standard library only, and Python 3.9 syntax: this file is copied alone into the user's
+environment, and runs there in a forked child. `tscope.program.graph` describes the graph, and reads it.
+"""
+
+# ruff: noqa: B905 -- zip(strict=) is newer than Python 3.9
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import operator
+import random
+import sys
+import types
+import warnings
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+VERSION = 1
+# Batches of one are specialised by torch.export (1 broadcasts), so it is shown at least this many rows.
+_LEAST_ROWS = 2
+# Rows used to export and to check: shapes and operators do not depend on their number.
+_MOST_ROWS = 32
+
+Json = Dict[str, Any]
+
+
+class ExportError(Exception):
+    """The module cannot be expressed as a graph; the message is the reason, on one line."""
+
+
+def export(
+    module: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    output: Optional[str],
+    gradient_path: Optional[str],
+) -> Tuple[Json, Dict[str, Tensor]]:
+    """Return the eval-mode `module(*args, **kwargs)` as a JSON graph, and the graph's constants by name.
+
+    One output is selected: `output` by its path ("logits", "0", "" for a bare tensor); else the one at
+    `gradient_path`, where the loss's gradient arrived; else the first floating one with the batch as its
+    leading dimension. What the selected output does not need (a loss, its targets) is removed. The
+    module, the global flags and the random states are left as they were.
+
+    The graph is run once on the given inputs, and must give the module's own output bit for bit.
+
+    Raises:
+        ExportError: if `output` names no tensor, or torch cannot export the module, or the check fails.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        stack.enter_context(ad_friendly())
+        stack.enter_context(_untouched(module))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for device in {"cpu"} | {tensor.device.type for _, tensor in leaves((args, kwargs))}:
+            stack.enter_context(torch.autocast(device, enabled=False))
+        try:
+            return _export(module, args, kwargs, output, gradient_path)
+        except ExportError:
+            raise
+        except Exception as error:
+            # Whatever the user's forward or torch.export raises is the reason, and only a reason.
+            raise ExportError(_reason(error)) from error
+
+
+def leaves(value: Any, path: str = "") -> Iterator[Tuple[str, Tensor]]:
+    """Yield `(path, tensor)` of every tensor in nested containers, in order.
+
+    Tuples and lists count from 0, mappings, named tuples and dataclasses (so every ModelOutput) use their
+    names; parts are joined by dots. A bare tensor has the path "".
+    """
+    if isinstance(value, Tensor):
+        yield path, value
+        return
+    for name, part in _parts(value):
+        yield from leaves(part, name if path == "" else path + "." + name)
+
+
+@contextlib.contextmanager
+def ad_friendly() -> Iterator[None]:
+    """Use only kernels that have forward and double-backward derivatives; restore the flags after.
+
+    Attention by its mathematics rather than the fused kernels, no MultiheadAttention fast path, no mkldnn
+    (its LSTM has no forward derivative).
+    """
+    cuda: Any = torch.backends.cuda
+    mha: Any = torch.backends.mha
+    core: Any = torch._C  # torch.backends.mkldnn.flags() also writes an Intel GPU flag, with a warning
+    flags = [
+        (cuda.enable_flash_sdp, cuda.flash_sdp_enabled(), False),
+        (cuda.enable_mem_efficient_sdp, cuda.mem_efficient_sdp_enabled(), False),
+        (cuda.enable_math_sdp, cuda.math_sdp_enabled(), True),
+        (mha.set_fastpath_enabled, mha.get_fastpath_enabled(), False),
+        (core._set_mkldnn_enabled, core._get_mkldnn_enabled(), False),
+    ]
+    if hasattr(cuda, "enable_cudnn_sdp"):  # since torch 2.5
+        flags.append((cuda.enable_cudnn_sdp, cuda.cudnn_sdp_enabled(), False))
+    for switch, _, wanted in flags:
+        switch(wanted)
+    try:
+        yield
+    finally:
+        for switch, before, _ in flags:
+            switch(before)
+
+
+def _export(
+    module: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    output: Optional[str],
+    gradient_path: Optional[str],
+) -> Tuple[Json, Dict[str, Tensor]]:
+    call = (tuple(args), dict(kwargs))
+    named = list(leaves(call))
+    if not named:
+        raise ExportError("the module was called without a tensor")
+    tensors = [tensor.detach() for _, tensor in named]
+    size = next((tensor.shape[0] for tensor in tensors if tensor.dim() > 0), None)
+    rows = None if size is None else min(max(size, _LEAST_ROWS), _MOST_ROWS)
+    batched = [size is not None and tensor.dim() > 0 and tensor.shape[0] == size for tensor in tensors]
+
+    def attempt(count: Optional[int], dynamic: bool) -> Tuple[Json, Dict[str, Tensor]]:
+        given = [resize(t, count) if b and count is not None else t for t, b in zip(tensors, batched)]
+        selected = _Selected(module, call, given, output, gradient_path, count)
+        dims = [b and dynamic for b in batched]
+        graph, constants = _trace(selected, given, dims, module)
+        for entry in graph["inputs"]:
+            if entry["kind"] == "user":
+                entry["name"] = _argument_name(module, named[entry["index"]][0])
+                entry["batch"] = batched[entry["index"]] and selected.by_example
+        graph["output_path"] = selected.path
+        graph["outputs"] = selected.paths
+        graph["batch"] = dynamic
+        graph["rows"] = count if selected.by_example else None
+        return graph, constants
+
+    if rows is not None:
+        # A forward that needs a certain number of rows fails here, and gets exactly what it was called with.
+        with contextlib.suppress(Exception):
+            graph, constants = attempt(rows, True)
+            if graph["rows"] is not None:
+                return graph, constants
+    return attempt(size, False)
+
+
+class _Selected(torch.nn.Module):
+    """The module as a function of its tensors only, returning the one selected output."""
+
+    def __init__(
+        self,
+        root: torch.nn.Module,
+        call: Tuple[Tuple[Any, ...], Dict[str, Any]],
+        tensors: Sequence[Tensor],
+        output: Optional[str],
+        gradient_path: Optional[str],
+        rows: Optional[int],
+    ) -> None:
+        super().__init__()
+        self.root = root
+        self.__dict__["training"] = False
+        self._call = call
+        with torch.no_grad():
+            found = dict(leaves(self._run(tensors)))
+        self.paths = list(found)
+        self.path = _select(found, output, gradient_path, rows)
+        self.expected = found[self.path].clone()
+        self.by_example = rows is not None and self.expected.dim() > 0 and self.expected.shape[0] == rows
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        return dict(leaves(self._run(tensors)))[self.path]
+
+    def _run(self, tensors: Sequence[Tensor]) -> Any:
+        args, kwargs = _rebuild(self._call, iter(tensors))
+        return self.root(*args, **kwargs)
+
+
+def _select(
+    found: Mapping[str, Tensor], output: Optional[str], gradient_path: Optional[str], rows: Optional[int]
+) -> str:
+    """Return the path of the output to record. A scalar loss is never chosen unless it is named."""
+    listed = ", ".join(repr(path) for path in found) or "none"
+    if output is not None:
+        if output not in found:
+            raise ExportError("the module has no output {!r}; its outputs are: {}".format(output, listed))
+        return output
+    floating = [path for path, tensor in found.items() if tensor.is_floating_point() and tensor.dim() > 0]
+    leading = [path for path in floating if found[path].shape[0] == rows]
+    for candidates in (leading, floating):
+        if gradient_path in candidates:
+            return str(gradient_path)
+        if candidates:
+            return candidates[0]
+    raise ExportError("the module returns no floating tensor with a dimension; its outputs are: " + listed)
+
+
+def _trace(
+    selected: _Selected, tensors: Sequence[Tensor], dynamic: Sequence[bool], module: torch.nn.Module
+) -> Tuple[Json, Dict[str, Tensor]]:
+    dim = getattr(torch.export.Dim, "AUTO", None) or torch.export.Dim("batch")  # AUTO: since torch 2.5
+    shapes = {"tensors": tuple({0: dim} if moving else {} for moving in dynamic)} if any(dynamic) else None
+    exported: Any = torch.export.export(selected, tuple(tensors), dynamic_shapes=shapes, strict=False)
+    _inline_grad_modes(exported.graph_module)
+    if any(_mutates(node) for node in exported.graph.nodes):
+        # In-place operators become functional ones; nothing else is decomposed by an empty table.
+        exported = exported.run_decompositions({})
+    result = exported.graph_signature.user_outputs[-1]
+    nodes = _needed(exported.graph, result)
+    held = _held(exported, module, tensors)
+    _check(nodes, held, result, selected.expected, tensors)
+    if any(dynamic):
+        # Another number of rows: torch.export may have found conditions on it beyond a range.
+        others = [resize(t, t.shape[0] + 1) if moving else t for t, moving in zip(tensors, dynamic)]
+        with torch.no_grad():
+            _check(nodes, held, result, selected(*others), others)
+    inputs, constants = [], {}
+    for node in nodes:
+        if node.op != "placeholder":
+            continue
+        entry, tensor = held[node.name]
+        moving = entry["kind"] == "user" and dynamic[entry["index"]]
+        if moving and isinstance(node.meta["val"].shape[0], int):
+            raise ExportError("the number of rows is fixed")
+        if entry["kind"] == "constant":
+            constants[entry["name"]] = tensor.detach().clone()
+        inputs.append(dict(entry, node=node.name, dtype=_dtype(tensor.dtype), shape=list(tensor.shape)))
+    least, most = _range(exported)
+    graph = {
+        "version": VERSION,
+        "inputs": inputs,
+        "nodes": [_encode_node(node) for node in nodes if node.op != "placeholder"],
+        "output": {"$n": result},
+        "rows_range": [least, most],
+        "default_dtype": _dtype(torch.get_default_dtype()),
+    }
+    return graph, constants
+
+
+def _held(
+    exported: Any, module: torch.nn.Module, tensors: Sequence[Tensor]
+) -> Dict[str, Tuple[Json, Tensor]]:
+    """Map each placeholder to what it stands for, by the module's own names, and to its tensor."""
+    first: Dict[int, str] = {}  # the first name of a tied tensor is the one in the parameter table
+    tables = [module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)]
+    own = {}
+    for table in tables:
+        for name, tensor in table:
+            own[name] = tensor
+            first.setdefault(id(tensor), name)
+    held: Dict[str, Tuple[Json, Tensor]] = {}
+    index = 0
+    for spec in exported.graph_signature.input_specs:
+        kind = spec.kind.name
+        name = (spec.target or "").partition("root.")[2] or spec.target
+        if kind == "USER_INPUT":
+            held[spec.arg.name] = ({"kind": "user", "index": index}, tensors[index])
+            index += 1
+        elif kind in ("PARAMETER", "BUFFER"):
+            held[spec.arg.name] = ({"kind": kind.lower(), "name": first[id(own[name])]}, own[name])
+        elif kind == "CONSTANT_TENSOR":
+            held[spec.arg.name] = ({"kind": "constant", "name": name}, exported.constants[spec.target])
+        else:
+            raise ExportError(
+                "the module holds something other than tensors ({} {})".format(kind.lower(), name)
+            )
+    return held
+
+
+def _inline_grad_modes(graph_module: GraphModule) -> None:
+    """Replace blocks under `torch.no_grad()` by their operators and a detach of what leaves the block.
+
+    A functionalised graph forgets such blocks, and would let gradients through.
+    """
+    graph = graph_module.graph
+    changed = False
+    for node in list(graph.nodes):
+        name = getattr(node.target, "__name__", "") if node.op == "call_function" else ""
+        if name == "wrap_with_set_grad_enabled":
+            tracked, body, operands = bool(node.args[0]), node.args[1], node.args[2:]
+        elif name == "wrap_with_autocast":
+            if node.args[2]:
+                raise ExportError("forward uses torch.autocast, which a recorded program cannot express")
+            tracked, body, operands = True, node.args[4], node.args[5:]
+        else:
+            continue
+        inner = getattr(graph_module, body.target)
+        _inline_grad_modes(inner)
+        known = dict(zip((n for n in inner.graph.nodes if n.op == "placeholder"), operands))
+        with graph.inserting_before(node):
+            results = graph.graph_copy(inner.graph, known)
+            results = results if isinstance(results, (tuple, list)) else (results,)
+            if not tracked:
+                results = tuple(_detached(graph, result) for result in results)
+        for user in list(node.users):
+            user.replace_all_uses_with(results[user.args[1]])
+            graph.erase_node(user)
+        graph.erase_node(node)
+        changed = True
+    if changed:
+        graph.lint()
+        graph_module.recompile()
+
+
+def _detached(graph: torch.fx.Graph, node: Node) -> Node:
+    if not isinstance(node.meta.get("val"), Tensor):
+        return node
+    detached = graph.call_function(torch.ops.aten.detach.default, (node,))
+    detached.meta["val"] = node.meta["val"].detach()
+    return detached
+
+
+def _mutates(node: Node) -> bool:
+    return bool(getattr(getattr(node.target, "_schema", None), "is_mutable", False))
+
+
+def _needed(graph: torch.fx.Graph, result: str) -> List[Node]:
+    """Return the nodes that the node named `result` depends on, in order."""
+    by_name = {node.name: node for node in graph.nodes}
+    wanted = set()
+    stack = [by_name[result]]
+    while stack:
+        node = stack.pop()
+        if node not in wanted:
+            wanted.add(node)
+            stack.extend(node.all_input_nodes)
+    return [node for node in graph.nodes if node in wanted]
+
+
+def _check(
+    nodes: Sequence[Node],
+    held: Mapping[str, Tuple[Json, Tensor]],
+    result: str,
+    expected: Tensor,
+    tensors: Sequence[Tensor],
+) -> None:
+    """Run the nodes on the user inputs `tensors`, and compare with the module's own output bit for bit."""
+    values: Dict[str, Any] = {}
+    for name, (entry, tensor) in held.items():
+        values[name] = tensors[entry["index"]] if entry["kind"] == "user" else tensor
+    with torch.no_grad():
+        for node in nodes:
+            if node.op == "placeholder":
+                continue
+            if node.op != "call_function":
+                raise ExportError("the graph has a node of the unknown kind {!r}".format(node.op))
+            args = torch.fx.node.map_arg(node.args, lambda n: values[n.name])
+            kwargs = torch.fx.node.map_arg(node.kwargs, lambda n: values[n.name])
+            values[node.name] = node.target(*args, **kwargs)  # type: ignore[operator]
+    got = values[result]
+    if got.shape != expected.shape or got.dtype != expected.dtype:
+        raise ExportError(
+            "the exported graph returns {} {}, the module {} {}".format(
+                got.dtype, list(got.shape), expected.dtype, list(expected.shape)
+            )
+        )
+    if not torch.equal(got.nan_to_num(), expected.nan_to_num()):
+        difference = (got.double() - expected.double()).abs().max().item()
+        raise ExportError(
+            "in eval mode the exported graph's output differs from the module's by {:.3g}; "
+            "does forward draw random numbers, or keep state between calls?".format(difference)
+        )
+
+
+def _range(exported: Any) -> Tuple[int, Optional[int]]:
+    """Return the least and the most rows for which the graph was found valid."""
+    least, most = 1, None
+    for bounds in exported.range_constraints.values():
+        least = max(least, int(bounds.lower))
+        if str(bounds.upper).isdigit():  # else one of two kinds of infinity
+            most = int(bounds.upper) if most is None else min(most, int(bounds.upper))
+    return least, most
+
+
+def _encode_node(node: Node) -> List[Any]:
+    target: Any = node.target
+    kwargs = dict(node.kwargs)
+    if isinstance(target, torch._ops.OpOverload):
+        name = str(target)
+        arguments = target._schema.arguments
+        factory = not any("Tensor" in str(argument.type) for argument in arguments)
+        if factory and any(argument.name == "dtype" for argument in arguments) and "val" in node.meta:
+            # A factory's dtype is the global default unless it is written down.
+            kwargs.setdefault("dtype", node.meta["val"].dtype)
+            kwargs["dtype"] = kwargs["dtype"] or node.meta["val"].dtype
+    else:
+        plain = str(getattr(target, "__name__", target))
+        homes = [home for home in (operator, math, torch) if getattr(home, plain, None) is target]
+        home = homes[0].__name__ if homes else getattr(target, "__module__", "?")
+        name = "{}.{}".format(home, plain)
+    return [node.name, name, [_encode(a) for a in node.args], {k: _encode(v) for k, v in kwargs.items()}]
+
+
+def _encode(value: Any) -> Any:
+    """Return `value` as JSON: a dict with one key starting with "$" for what JSON lacks."""
+    if isinstance(value, Node):
+        return {"$n": value.name}
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"$float": repr(value)}
+    if isinstance(value, (list, tuple)):
+        return [_encode(part) for part in value]
+    if isinstance(value, torch.dtype):
+        return {"$dtype": _dtype(value)}
+    if isinstance(value, torch.device):
+        return {"$device": value.type}
+    if isinstance(value, torch.memory_format):
+        return {"$memory_format": str(value).rpartition(".")[2]}
+    if isinstance(value, torch.layout):
+        return {"$layout": str(value).rpartition(".")[2]}
+    if isinstance(value, slice):
+        return {"$slice": [_encode(value.start), _encode(value.stop), _encode(value.step)]}
+    raise ExportError("an operator has an argument of type {}".format(type(value).__name__))
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).rpartition(".")[2]
+
+
+def resize(tensor: Tensor, rows: int) -> Tensor:
+    """Return `tensor` cut, or repeated from its start, to `rows` along dimension 0."""
+    if tensor.shape[0] >= rows:
+        return tensor[:rows]
+    return tensor[torch.arange(rows, device=tensor.device) % tensor.shape[0]]
+
+
+def _parts(value: Any) -> List[Tuple[str, Any]]:
+    """Return the named parts of a container; nothing for what is not a container."""
+    if isinstance(value, Mapping):
+        return [(str(name), part) for name, part in value.items()]
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return [(name, getattr(value, name)) for name in value._fields]
+    if isinstance(value, (tuple, list)):
+        return [(str(index), part) for index, part in enumerate(value)]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [(field.name, getattr(value, field.name, None)) for field in dataclasses.fields(value)]
+    if isinstance(value, types.SimpleNamespace):
+        return list(vars(value).items())
+    return []
+
+
+def _rebuild(value: Any, tensors: Iterator[Tensor]) -> Any:
+    """Return `value` with its tensors replaced, in the order of `leaves`."""
+    if isinstance(value, Tensor):
+        return next(tensors)
+    parts = [(name, _rebuild(part, tensors)) for name, part in _parts(value)]
+    if not parts:
+        return value
+    if isinstance(value, Mapping):
+        copy: Any = value.copy() if hasattr(value, "copy") else dict(value)
+        for (_, part), key in zip(parts, list(value)):
+            copy[key] = part
+        return copy
+    if hasattr(value, "_fields"):
+        return type(value)(*(part for _, part in parts))
+    if isinstance(value, (tuple, list)):
+        return type(value)(part for _, part in parts)
+    blank = object.__new__(type(value))
+    blank.__dict__.update(vars(value))
+    blank.__dict__.update(parts)
+    return blank
+
+
+def _argument_name(module: torch.nn.Module, path: str) -> str:
+    """Return the forward's own name for the tensor at `path` of `(args, kwargs)`: "x", "batch.mask"."""
+    where, _, rest = path.partition(".")
+    if where == "1":
+        return rest
+    position, _, deeper = rest.partition(".")
+    code = getattr(getattr(type(module), "forward", None), "__code__", None)
+    names = code.co_varnames[1 : code.co_argcount] if code is not None else ()
+    name = names[int(position)] if int(position) < len(names) else position
+    return name + "." + deeper if deeper else str(name)
+
+
+@contextlib.contextmanager
+def _untouched(module: torch.nn.Module) -> Iterator[None]:
+    """Put the module in eval mode, and undo every trace of having run it.
+
+    Flags are set through `__dict__`, since users override `train()`. Buffers are copies while it lasts, so
+    that what forward counts or accumulates is not seen; attributes, hooks and random states come back.
+    """
+    tables = ("_parameters", "_buffers", "_modules")
+    modules = list(module.modules())
+    saved = [(m, dict(m.__dict__), [dict(m.__dict__[table]) for table in tables]) for m in modules]
+    randoms = _random_states()
+    copies: Dict[int, Tensor] = {}
+    for part in modules:
+        part.__dict__["training"] = False
+        part.__dict__["_compiled_call_impl"] = None  # set by module.compile(): trace the eager forward
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[name] = copies.setdefault(id(buffer), buffer.detach().clone())
+    try:
+        yield
+    finally:
+        for part, attributes, held in saved:
+            part.__dict__.clear()
+            part.__dict__.update(attributes)
+            for table, content in zip(tables, held):
+                part.__dict__[table].clear()
+                part.__dict__[table].update(content)
+        for restore in randoms:
+            restore()
+
+
+def _random_states() -> List[Callable[[], Any]]:
+    """Return what puts back the present state of each random generator in use."""
+    state, python = torch.get_rng_state(), random.getstate()
+    restore: List[Callable[[], Any]] = [lambda: torch.set_rng_state(state), lambda: random.setstate(python)]
+    gpu: Any = torch.cuda
+    if gpu.is_available() and gpu.is_initialized():
+        cuda = gpu.get_rng_state_all()
+        restore.append(lambda: gpu.set_rng_state_all(cuda))
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is not None:
+        arrays = numpy.random.get_state()
+        restore.append(lambda: numpy.random.set_state(arrays))
+    return restore
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first telling line of what torch.export or the forward raised."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else "no message"
+    return "{}: {}".format(type(error).__name__, text[:300])
