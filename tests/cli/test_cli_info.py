@@ -1,0 +1,82 @@
+"""`tscope info`: what a trace is and holds, as text and JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from cli_runner import Runner
+from cli_traces import write_trace
+
+
+def test_info_says_what_the_trace_is(tscope: Runner, tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "run.zarr")
+    outcome = tscope("info", trace)
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = [line.split(maxsplit=1) for line in outcome.out.splitlines()]
+    found = {words[0]: words[1] for words in lines if len(words) == 2}
+    assert found["status"] == "complete"
+    assert found["command"] == "python train.py --lr 0.1"
+    assert found["model"] == "Linear, 6 parameters in 1 tensor"
+    assert found["steps"] == "300 (301 rows, the state before training included)"
+    assert found["loss"] == "0.003333 at the last step"
+    assert found["probes"].startswith("heldout: 8 examples, 2 outputs, labels, from eval")
+    assert found["program"] == "none: it was never exported"
+    assert found["metrics"] == "telescoping: ready"
+    assert found["next:"] == f"tscope analyze {trace} --metric telescoping"
+
+
+def test_info_says_what_a_metric_lacks(tscope: Runner, tmp_path: Path) -> None:
+    outcome = tscope("info", write_trace(tmp_path / "run.zarr", probe=None))
+    assert outcome.code == 0
+    assert "telescoping: lacks " in outcome.out
+    assert "--probe" in outcome.out
+
+
+def test_info_gives_the_reason_of_a_failure(tscope: Runner, tmp_path: Path) -> None:
+    outcome = tscope("info", write_trace(tmp_path / "run.zarr", status="failed", reason="disk full\x1b[2J"))
+    assert "  failed: disk full\n" in outcome.out
+
+
+def test_info_shows_every_root(tscope: Runner, tmp_path: Path) -> None:
+    outcome = tscope("info", write_trace(tmp_path / "run.zarr", roots=("generator", "critic")))
+    assert "generator: Linear" in outcome.out
+    assert "critic: Linear" in outcome.out
+
+
+def test_info_of_a_trace_without_training_says_so(tscope: Runner, tmp_path: Path) -> None:
+    outcome = tscope("info", write_trace(tmp_path / "run.zarr", roots=()))
+    assert outcome.code == 0
+    assert "none: nothing was trained while this was recorded" in outcome.out
+    assert outcome.out.endswith("next: tscope record -- python train.py\n")
+
+
+def test_names_with_terminal_escapes_are_shown_without_them(tscope: Runner, tmp_path: Path) -> None:
+    trace = write_trace(
+        tmp_path / "run.zarr",
+        facts={"name": "\x1b[2Jrun", "command": ["python", "\x1b]0;title\x07train.py"]},
+        attributes={"class": "Net\x1b[31m"},
+        parameter="weight\x9b2J",
+    )
+    for arguments in (("info", trace), ("ls", tmp_path), ("analyze", trace), ("verify", trace)):
+        outcome = tscope(*arguments)
+        assert outcome.code == 0
+        shown = outcome.out + outcome.err
+        assert not any(
+            ord(character) < 32 or 127 <= ord(character) < 160 for character in shown if character != "\n"
+        )
+
+
+def test_info_json_is_versioned_and_complete(tscope: Runner, tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "run.zarr")
+    content = json.loads(tscope("info", trace, "--json").out)
+    assert content["schema"] == 1
+    assert content["path"] == str(trace)
+    assert content["status"] == "complete"
+    (root,) = content["roots"]
+    assert (root["name"], root["model"], root["parameters"], root["steps"]) == ("model", "Linear", 6, 300)
+    assert content["holdings"]["model"]["probes"][0]["examples"] == 8
+    assert content["metrics"] == [
+        {"name": "telescoping", "summary": content["metrics"][0]["summary"], "lacks": []}
+    ]
+    assert content["results"] == []
