@@ -6,6 +6,7 @@
 from tscope.program.derivatives import evaluate, jvp, vjp
 from tscope.program.export import ExportError, ad_friendly, export, leaves
 from tscope.program.functional import OutputFunctional
+from tscope.program.layers import jvp_layers
 from tscope.program.program import Program
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "evaluate",
     "export",
     "jvp",
+    "jvp_layers",
     "leaves",
     "vjp",
 ]

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad as _untyped_forward_ad
 from tscope_format.errors import UsageError
 
 from tscope.program.export import resize
+from tscope.program.forward import forward_ad
 from tscope.program.functional import OutputFunctional
 from tscope.program.program import Program
 
 Tensors = Mapping[str, Tensor]
-forward_ad: Any = _untyped_forward_ad  # torch has no annotations there
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def evaluate(
     found = []
     with torch.no_grad():
         for part in chunks(program, functional, inputs, chunk):
-            found.append(_real(part, part.functional(program(parameters, buffers, part.inputs))))
+            found.append(real(part, part.functional(program(parameters, buffers, part.inputs))))
     return torch.cat(found)
 
 
@@ -110,12 +108,12 @@ def jvp(
         chunk: rows at a time; None for all at once.
     """
     outputs, products = [], []
-    point = _detached(program, parameters)
-    direction = _tangents(program, point, tangents)
+    point = detached(program, parameters)
+    direction = known_tangents(point, tangents)
     for part in chunks(program, functional, inputs, chunk):
         output, product = _jvp(program, point, direction, buffers, part)
-        outputs.append(_real(part, output))
-        products.append(_real(part, product))
+        outputs.append(real(part, output))
+        products.append(real(part, product))
     return torch.cat(outputs), torch.cat(products)
 
 
@@ -139,13 +137,13 @@ def vjp(
         cotangent: u (example, output); the products are summed over both.
         chunk: rows at a time; None for all at once.
     """
-    point = _tracked(_detached(program, parameters))
+    point = _tracked(detached(program, parameters))
     sums = {name: torch.zeros_like(tensor, requires_grad=False) for name, tensor in point.items()}
     wanted = {name: tensor for name, tensor in point.items() if tensor.requires_grad}
     outputs, start = [], 0
     for part in chunks(program, functional, inputs, chunk):
         with torch.enable_grad():
-            output = _real(part, part.functional(program(point, buffers, part.inputs)))
+            output = real(part, part.functional(program(point, buffers, part.inputs)))
         piece = cotangent[start : start + len(output)]
         start += len(output)
         if output.requires_grad:
@@ -167,37 +165,40 @@ def _jvp(
 ) -> tuple[Tensor, Tensor]:
     if program.forward_derivatives:
         try:
-            return _forward_mode(program, point, direction, buffers, part)
+            return forward_mode(program, point, direction, buffers, part)
         except NotImplementedError:
             program.forward_derivatives = False
-    return _double_backward(program, point, direction, buffers, part)
+    return double_backward(program, point, direction, buffers, part)
 
 
-def _forward_mode(
+def forward_mode(
     program: Program, point: Tensors, direction: Tensors, buffers: Tensors, part: Chunk
 ) -> tuple[Tensor, Tensor]:
     """Dual numbers, as torch.func.jvp uses them, without its wrappers around every tensor."""
     with torch.no_grad(), forward_ad.dual_level():
-        dual = {
-            name: forward_ad.make_dual(tensor, direction[name]) if name in direction else tensor
-            for name, tensor in point.items()
-        }
-        output, product = forward_ad.unpack_dual(part.functional(program(dual, buffers, part.inputs)))
+        values = program.slots(point, buffers, part.inputs)
+        for slot, entry in enumerate(program.graph.inputs, 1):
+            if entry.kind == "parameter" and entry.name in direction:
+                values[slot] = forward_ad.make_dual(values[slot], direction[entry.name])
+        program.run(values, program.forward_steps, range(len(program.steps)))
+        dual = part.functional(values[program.graph.output])
+        output, product = forward_ad.unpack_dual(dual)
         return output, torch.zeros_like(output) if product is None else product
 
 
-def _double_backward(
+def double_backward(
     program: Program, point: Tensors, direction: Tensors, buffers: Tensors, part: Chunk
 ) -> tuple[Tensor, Tensor]:
+    """Return the output and J·direction as the derivative in u of Jᵀu·direction, which is linear in u."""
     with torch.enable_grad():
         variables = _tracked({name: point[name] for name in direction})
         output = part.functional(program({**point, **variables}, buffers, part.inputs))
         if not output.requires_grad:
-            return output, torch.zeros_like(output)
+            return output.detach(), torch.zeros_like(output)
         u = torch.zeros_like(output, requires_grad=True)
         grads = _grad(output, list(variables.values()), u, create_graph=True)
         pairs = zip(grads, variables, strict=True)
-        inner = torch.stack([(grad * direction[name]).sum() for grad, name in pairs]).sum()
+        inner = sum(((grad * direction[name]).sum() for grad, name in pairs), torch.zeros(()))
         if not inner.requires_grad:
             return output.detach(), torch.zeros_like(output)
         (product,) = _grad(inner, [u])
@@ -213,12 +214,13 @@ def _grad(
     )
 
 
-def _detached(program: Program, parameters: Tensors) -> dict[str, Tensor]:
+def detached(program: Program, parameters: Tensors) -> dict[str, Tensor]:
+    """Return the parameters that the program uses, in the dtype of the evaluation."""
     used = set(program.parameters)
     return {name: tensor.detach() for name, tensor in program.cast(parameters).items() if name in used}
 
 
-def _tangents(program: Program, point: Tensors, tangents: Tensors) -> dict[str, Tensor]:
+def known_tangents(point: Tensors, tangents: Tensors) -> dict[str, Tensor]:
     """Return the tangents of floating parameters that the program uses, in their dtype."""
     found = {}
     for name, tensor in point.items():
@@ -240,5 +242,6 @@ def _tracked(point: Tensors) -> dict[str, Tensor]:
     }
 
 
-def _real(part: Chunk, values: Tensor) -> Tensor:
+def real(part: Chunk, values: Tensor) -> Tensor:
+    """Return `values` without the rows of padding."""
     return values if part.count < 0 else values[: part.count]

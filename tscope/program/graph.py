@@ -15,7 +15,7 @@ Values that JSON lacks are objects with one key: `$n` a node, `$dtype`, `$device
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, cast
 
@@ -115,6 +115,20 @@ def dtype_named(name: object) -> torch.dtype:
 
 def _refuse(what: str) -> NoReturn:
     raise TraceError(f"program: {clean(what)[:300]}; the trace is damaged or was altered")
+
+
+def references(value: Any) -> Iterator[int]:
+    """Yield the slots that an argument refers to."""
+    if isinstance(value, Ref):
+        yield value.slot
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from references(part)
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from references(part)
+    elif isinstance(value, slice):
+        yield from references((value.start, value.stop, value.step))
 
 
 class _Parser:

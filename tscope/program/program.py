@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -13,12 +13,10 @@ from torch import Tensor
 from tscope_format.errors import AnalysisError, TraceError, UsageError, clean
 
 from tscope.program.export import ad_friendly
-from tscope.program.graph import DEVICE, Graph, Input, Node, Ref, parse
+from tscope.program.forward import Bind, Step, forward_steps
+from tscope.program.graph import DEVICE, Graph, Input, Node, Ref, parse, references
 
-# How to get a node's arguments from the slots, and which slots are not needed after it.
-_Bind = Callable[[list[Any]], tuple[Sequence[Any], Mapping[str, Any]]]
 Array = np.ndarray[Any, Any]
-_Step = tuple[Callable[..., Any], _Bind, tuple[int, ...]]
 
 
 class Program:
@@ -33,6 +31,9 @@ class Program:
         dtype: the floating dtype everything is evaluated in; None means as recorded.
         batch: whether any number of rows can be evaluated; else exactly `rows` (None: the inputs as they
             were recorded, whose rows are not examples).
+        steps: the nodes, ready to be called: a function, how to get its arguments from the slots, and which
+            slots are not needed after it.
+        forward_steps: the same for dual numbers.
         forward_derivatives: False once an operator was found to have no forward derivative.
     """
 
@@ -50,7 +51,8 @@ class Program:
         self.rows = graph.rows
         self.output_path = graph.output_path
         self.forward_derivatives = True
-        self._steps = _compile(graph)
+        self.steps = _compile(graph)
+        self.forward_steps = forward_steps(graph, self.steps)
 
     @classmethod
     def load(
@@ -103,21 +105,42 @@ class Program:
             AnalysisError: if a parameter or buffer is missing, or memory runs out.
             TraceError: if an operator fails.
         """
-        values = self._slots(parameters, buffers, inputs)
-        with self.settings():
-            try:
-                for function, bind, frees in self._steps:
-                    args, kwargs = bind(values)
-                    values.append(function(*args, **kwargs))
-                    for slot in frees:
-                        values[slot] = None
-            except NotImplementedError:
-                raise  # no forward derivative: the caller knows another way
-            except (RuntimeError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
-                raise self._failure(len(values), error) from error
+        values = self.slots(parameters, buffers, inputs)
+        try:
+            self.run(values, self.steps, range(len(self.steps)))
+        except NotImplementedError as error:
+            raise TraceError(f"program: {clean(error)[:300]}") from error
         output = values[self.graph.output]
         assert isinstance(output, Tensor)  # by the kinds that were checked
         return output
+
+    def run(
+        self, values: list[Any], steps: Sequence[Step], positions: Iterable[int], *, keep: bool = False
+    ) -> None:
+        """Evaluate the nodes at `positions` from the slots' values, in place.
+
+        Values are dropped after their last use unless they are to be kept.
+
+        Raises:
+            NotImplementedError: under dual numbers, if an operator has no forward derivative.
+            AnalysisError: if memory runs out.
+            TraceError: if an operator fails otherwise.
+        """
+        first = 1 + len(self.graph.inputs)
+        position = 0
+        with self.settings():
+            try:
+                for position in positions:
+                    function, bind, frees = steps[position]
+                    args, kwargs = bind(values)
+                    values[first + position] = function(*args, **kwargs)
+                    if not keep:
+                        for slot in frees:
+                            values[slot] = None
+            except NotImplementedError:
+                raise  # no forward derivative: the caller knows another way
+            except (RuntimeError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+                raise self._failure(position, error) from error
 
     @contextmanager
     def settings(self) -> Iterator[None]:
@@ -130,9 +153,10 @@ class Program:
             finally:
                 torch.set_default_dtype(default)
 
-    def _slots(
+    def slots(
         self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: Sequence[Tensor]
     ) -> list[Any]:
+        """Return all slots, filled up to the first node, and checked against what was recorded."""
         if len(inputs) < self.inputs:
             names = ", ".join(clean(entry.name) for entry in self.arguments)
             raise UsageError(f"the model needs {self.inputs} inputs ({names}), got {len(inputs)}")
@@ -153,7 +177,7 @@ class Program:
         for slot, entry in enumerate(self.graph.inputs, 1):
             if entry.kind == "constant":
                 values[slot] = values[slot].to(values[DEVICE])
-        return values
+        return values + [None] * len(self.steps)
 
     def _device(self, values: list[Any]) -> torch.device:
         """Return the device of what the caller gave."""
@@ -162,9 +186,8 @@ class Program:
                 return cast(Tensor, value).device
         return torch.device("cpu")
 
-    def _failure(self, slot: int, error: Exception) -> AnalysisError | TraceError:
-        """Return the error for the node that was to fill `slot`."""
-        node = self.graph.nodes[slot - 1 - len(self.graph.inputs)]
+    def _failure(self, position: int, error: Exception) -> AnalysisError | TraceError:
+        node = self.graph.nodes[position]
         lines = str(error).splitlines()
         reason = clean(lines[0] if lines else type(error).__name__)[:300]
         if "allocate" in reason or "out of memory" in reason:
@@ -189,11 +212,11 @@ class Program:
         return value.to(self.dtype or entry.dtype)
 
 
-def _compile(graph: Graph) -> tuple[_Step, ...]:
+def _compile(graph: Graph) -> tuple[Step, ...]:
     """Return the nodes as a flat list of calls, with each value dropped after its last use."""
     last: dict[int, int] = {}
     for position, node in enumerate(graph.nodes):
-        for slot in _references((node.args, node.kwargs)):
+        for slot in references((node.args, node.kwargs)):
             last[slot] = position
     kept = {0, graph.output}
     freed: dict[int, list[int]] = {}
@@ -206,11 +229,11 @@ def _compile(graph: Graph) -> tuple[_Step, ...]:
     )
 
 
-def _bind(node: Node) -> _Bind:
+def _bind(node: Node) -> Bind:
     """Return what fills a node's references. Most nodes have them at the top level only, which is quick."""
     args, kwargs = node.args, node.kwargs
-    nested = any(not isinstance(value, Ref) and any(True for _ in _references(value)) for value in args)
-    if nested or any(True for _ in _references(kwargs)):
+    nested = any(not isinstance(value, Ref) and any(True for _ in references(value)) for value in args)
+    if nested or any(True for _ in references(kwargs)):
         return lambda values: (_fill(args, values), _fill(kwargs, values))
     template = list(args)
     places = [(place, value.slot) for place, value in enumerate(args) if isinstance(value, Ref)]
@@ -222,19 +245,6 @@ def _bind(node: Node) -> _Bind:
         return filled, kwargs
 
     return bind
-
-
-def _references(value: Any) -> Iterator[int]:
-    if isinstance(value, Ref):
-        yield value.slot
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from _references(part)
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _references(part)
-    elif isinstance(value, slice):
-        yield from _references((value.start, value.stop, value.step))
 
 
 def _fill(value: Any, values: list[Any]) -> Any:
