@@ -1,0 +1,51 @@
+"""Norms of each tensor in a flat vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from tscope_format.dtypes import Dtype
+from tscope_format.table import Tensor
+
+Float32: TypeAlias = npt.NDArray[np.float32]
+
+# Sums of this many squares are taken in float32, and then added in float64.
+_RUN = 4096
+# Below, squares lose digits to denormals; above, they overflow.
+_SMALL, _LARGE = 1e-30, 1e37
+
+
+def tensor_norms(vector: Float32, tensors: Sequence[Tensor], dtype: Dtype) -> npt.NDArray[np.float64]:
+    """Return the Euclidean norm of each tensor's slice of a flat vector.
+
+    Args:
+        vector: (param,) values as float32.
+        tensors: the tensors of `dtype`, whose offsets count elements.
+        dtype: their element type.
+
+    Returns:
+        (tensor,) norms.
+    """
+    norms = np.empty(len(tensors))
+    for index, tensor in enumerate(tensors):
+        start = tensor.offset * dtype.words
+        norms[index] = _norm(vector[start : start + tensor.size * dtype.words])
+    return norms
+
+
+def _norm(part: Float32) -> float:
+    whole = part.size - part.size % _RUN
+    runs = part[:whole].reshape(-1, _RUN)
+    rest = part[whole:]
+    # einsum rather than dot: BLAS would start threads, and the cores belong to the training.
+    total = float(np.einsum("ij,ij->i", runs, runs).sum(dtype=np.float64)) + float(
+        np.einsum("i,i->", rest, rest)
+    )
+    if not _SMALL < total < _LARGE and part.size:
+        exact = part.astype(np.float64)
+        total = float(np.einsum("i,i->", exact, exact))
+    return float(np.sqrt(total))
