@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tscope_format.root_reader import ArrayInfo, RootReader
     from tscope_format.root_writer import RootWriter
     from tscope_format.rows import Row
-    from tscope_format.table import Tensor, lengths, table
+    from tscope_format.tensors import Tensor, lengths, table
     from tscope_format.writer import TraceWriter, is_trace
 
 _HOMES = {
@@ -44,7 +44,7 @@ _HOMES = {
     "root_reader": ("ArrayInfo", "RootReader"),
     "root_writer": ("RootWriter",),
     "rows": ("Row",),
-    "table": ("Tensor", "lengths", "table"),
+    "tensors": ("Tensor", "lengths", "table"),
     "writer": ("TraceWriter", "is_trace"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

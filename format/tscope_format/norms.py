@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tscope_format.dtypes import Dtype
-from tscope_format.table import Tensor
+from tscope_format.tensors import Tensor
 
 Float32: TypeAlias = npt.NDArray[np.float32]
 

@@ -17,7 +17,7 @@ from tscope_format.dtypes import JSON, NDArray, dtype_of
 from tscope_format.errors import RecordError, TraceError
 from tscope_format.metadata import ArrayMetadata
 from tscope_format.overview import Overview, overview
-from tscope_format.table import Tensor, lengths
+from tscope_format.tensors import Tensor, lengths
 
 _DEFAULT_BLOCK = 64
 

@@ -20,7 +20,7 @@ from tscope_format.norms import tensor_norms
 from tscope_format.optimizer import OptimizerWriter
 from tscope_format.probe import ProbeWriter
 from tscope_format.rows import Row, StepsWriter
-from tscope_format.table import Tensor, lengths
+from tscope_format.tensors import Tensor, lengths
 from tscope_format.tree import Part
 
 Guard = Callable[[], AbstractContextManager[bool]]

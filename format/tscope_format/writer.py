@@ -22,7 +22,7 @@ from tscope_format.errors import RecordError
 from tscope_format.group import checked_name
 from tscope_format.metadata import FORMAT
 from tscope_format.root_writer import RootWriter
-from tscope_format.table import Tensor
+from tscope_format.tensors import Tensor
 from tscope_format.tree import RECORD, Tree
 
 Status = Literal["recording", "complete", "interrupted", "failed"]
