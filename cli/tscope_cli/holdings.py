@@ -47,6 +47,7 @@ class Holdings:
         recorded: What is there, one line each.
         lacks: What is not there and the option that records it.
         probes: The probe sets.
+        projections_failed: Why projecting stopped during the run.
         program: Whether the model itself is in the trace.
         program_reason: Why it is not.
     """
@@ -54,6 +55,7 @@ class Holdings:
     recorded: tuple[str, ...]
     lacks: tuple[str, ...]
     probes: tuple[Probe, ...]
+    projections_failed: str | None
     program: bool
     program_reason: str | None
 
@@ -70,8 +72,13 @@ def holdings(root: RootReader) -> Holdings:
         lacks=lacks,
         probes=tuple(_probe(root, name, arrays) for name in root.probes),
         program=program,
+        projections_failed=_reason(attributes.get("projections_failed")),
         program_reason=None if program else clean(exported.get("reason") or "it was never exported"),
     )
+
+
+def _reason(value: object) -> str | None:
+    return None if value is None else clean(value)
 
 
 def _arrays(root: RootReader, arrays: Mapping[str, ArrayInfo]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -15,7 +15,7 @@ from tscope_format.errors import clean
 
 from tscope_cli import metrics
 from tscope_cli.holdings import Holdings, holdings, probe_line
-from tscope_cli.numerals import plural, significant, size
+from tscope_cli.numerals import duration, percent, plural, significant, size
 from tscope_cli.summary import RootSummary, Summary, status_line, summarise, to_dict
 from tscope_cli.table import facts as lines_of
 from tscope_cli.terminal import out, paint
@@ -23,6 +23,7 @@ from tscope_cli.terminal import out, paint
 if TYPE_CHECKING:
     from tscope_format import ResultInfo, TraceReader
 
+_REPORTS = 5
 Pairs = list[tuple[str, str]]
 
 
@@ -55,7 +56,7 @@ def info(
     pairs = _run(summary, reader.facts)
     for root, item in zip(summary.roots, held.values(), strict=True):
         pairs += [*_root(root, alone=len(summary.roots) == 1), *_held(item)]
-    pairs += _beyond(available, results)
+    pairs += [*_beyond(available, results), *_reports(reader.facts)]
     out(paint(clean(trace), "bold"))
     for line in lines_of(pairs):
         out(line)
@@ -78,10 +79,28 @@ def _run(summary: Summary, facts: Mapping[str, Any]) -> Pairs:
         pairs.append(("command", shlex.join(summary.command)))
     if math.isfinite(summary.created):
         pairs.append(("started", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(summary.created))))
-    pairs.append(("size", size(summary.size)))
+    versions = [f"{name} {facts[name]}" for name in ("python", "torch", "tscope") if facts.get(name)]
+    if versions:
+        pairs.append(("versions", ", ".join(map(str, versions))))
+    every = (facts.get("options") or {}).get("every", 1)
+    if every != 1:
+        pairs.append(("coarse", f"only every {every}th step is recorded"))
+    ratio = significant(summary.raw / summary.size if summary.size else 0.0, 2)
+    raw = size(summary.raw)
+    pairs.append(("size", f"{size(summary.size)}, {ratio} times smaller than its {raw} of arrays"))
+    pairs += _recorder(facts.get("recorder") or {})
     if not summary.roots:
         pairs.append(("model", "none: nothing was trained while this was recorded"))
     return pairs
+
+
+def _recorder(figures: Mapping[str, Any]) -> Pairs:
+    """Return what recording cost the run, if it got far enough to tell."""
+    if not figures.get("seconds"):
+        return []
+    share, run = percent(float(figures.get("share", 0.0))), duration(float(figures["seconds"]))
+    waited = duration(float(figures.get("wait_seconds", 0.0)))
+    return [("recorder", f"{share} of the run's {run}; the run waited {waited} for it")]
 
 
 def _root(root: RootSummary, *, alone: bool) -> Pairs:
@@ -106,6 +125,7 @@ def _held(item: Holdings) -> Pairs:
     )
     return [
         *_listed("probes", [probe_line(probe) for probe in item.probes] or ["none"]),
+        *([("", f"projections stopped: {item.projections_failed}")] if item.projections_failed else []),
         ("program", program),
         *_listed("holds", item.recorded),
         *_listed("lacks", item.lacks),
@@ -118,6 +138,15 @@ def _beyond(available: Sequence[metrics.Availability], results: Sequence[ResultI
         *_listed("metrics", [_state(item) for item in available]),
         *_listed("results", [f"{result.metric} {result.id}" for result in results]),
     ]
+
+
+def _reports(facts: Mapping[str, Any]) -> Pairs:
+    """Return the recorder's own errors during the run."""
+    reports = facts.get("reports") or ()
+    shown = [f"{report.get('where')}: {report.get('error')}" for report in reports[:_REPORTS]]
+    if len(reports) > _REPORTS:
+        shown.append(f"and {plural(len(reports) - _REPORTS, 'more report')}; --json lists all")
+    return _listed("errors", shown)
 
 
 def _state(item: metrics.Availability) -> str:

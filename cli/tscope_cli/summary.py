@@ -63,6 +63,7 @@ class Summary:
         created: Seconds since the epoch; NaN if unknown.
         committed: Seconds since the epoch of the last commit.
         size: Bytes on disk.
+        raw: Bytes of the recorded arrays without compression.
         roots: The recorded models.
     """
 
@@ -74,6 +75,7 @@ class Summary:
     created: float
     committed: float
     size: int
+    raw: int
     roots: tuple[RootSummary, ...]
 
 
@@ -107,6 +109,7 @@ def summarise(reader: TraceReader) -> Summary:
         created=_number(facts.get("created")),
         committed=committed,
         size=disk_size(path),
+        raw=sum(raw_size(reader.root(name)) for name in reader.roots),
         roots=tuple(summarise_root(reader.root(name)) for name in reader.roots),
     )
 
@@ -129,6 +132,17 @@ def summarise_root(root: RootReader) -> RootSummary:
         rows=root.rows,
         steps=int(root.read("step", last, last + 1)[0]) if last >= 0 else 0,
         loss=float(root.read("loss", last, last + 1)[0]) if last >= 0 else math.nan,
+    )
+
+
+def raw_size(root: RootReader) -> int:
+    """Return the bytes of a root's arrays without compression, those that only speed up reading left out."""
+    from tscope_format.dtypes import dtype_of
+
+    return sum(
+        math.prod(array.shape) * dtype_of(array.dtype).numpy.itemsize
+        for name, array in root.arrays().items()
+        if "_lod" not in name
     )
 
 
