@@ -1,0 +1,72 @@
+"""`tscope record`: run a training script, unmodified, and record it as a trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def record(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="-- COMMAND …", help="What to run.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--out", metavar="OUT", help="The trace to write. [default: runs/<script>-<time>.zarr]"
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the trace if there is one.")] = False,
+    every: Annotated[int, typer.Option(metavar="K", help="Record every K-th step only.")] = 1,
+    probe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.npz|module:function",
+            help="Rows to follow the predictions on: arrays x (or x0, x1, …) and y. [default: held-out rows]",
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Which output to follow when the model returns several."),
+    ] = None,
+    outputs: Annotated[
+        str, typer.Option(metavar="none|all|BYTES", help="Record batch outputs up to so many bytes a step.")
+    ] = "1M",
+    probe_output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="full|logprob|loss|INDEX", help="What to follow of the output. [default: by its size]"
+        ),
+    ] = None,
+    max_examples: Annotated[
+        int, typer.Option(metavar="N", help="Identify at most N different training rows.")
+    ] = 100_000,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="A name for the run.")] = None,
+    durable: Annotated[bool, typer.Option("--durable", help="Survive a power cut: fsync commits.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+) -> int:
+    """Run a training script, unmodified, and record it as a trace.
+
+    The exit code is the command's own. Example: tscope record -- python train.py --lr 0.1
+    """
+    from tscope.record import RecordOptions
+    from tscope.record import record as run
+    from tscope.record.options import parse_outputs
+
+    options = RecordOptions(
+        out=out,
+        force=force,
+        every=every,
+        probe=probe,
+        output=output,
+        outputs=parse_outputs(outputs),
+        probe_output=probe_output,
+        max_examples=max_examples,
+        name=name,
+        durable=durable,
+        quiet=quiet,
+    )
+    return run(command or [], options)

@@ -1,0 +1,135 @@
+"""What became of a recording, and the lines that say so."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tscope_format.errors import clean
+
+_BYPASSING = frozenset("IES")  # options of python that keep it from loading the bootstrap
+
+
+@dataclass
+class Outcome:
+    """What became of a recording.
+
+    Attributes:
+        path: The trace, None if nothing was recorded.
+        failure: Why recording stopped before the run did.
+        steps: Steps recorded, over all roots.
+        rows: Rows recorded, over all roots, without those before training.
+        projected: Rows of them that were projected.
+        probes: The probe sets that were followed.
+        seconds: From the first model's start to its last step.
+        hook_seconds: Time that the run spent in the observer's hooks.
+        wait_seconds: Time of them that the run waited for the recorder.
+        written: Bytes on disk.
+        raw: Bytes recorded, uncompressed.
+        hello: Whether a Python of the run loaded the bootstrap.
+        torch: Whether it imported torch.
+    """
+
+    path: Path | None = None
+    failure: str | None = None
+    steps: int = 0
+    rows: int = 0
+    projected: int = 0
+    probes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    hook_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    written: int = 0
+    raw: int = 0
+    hello: bool = False
+    torch: bool = False
+
+    @property
+    def share(self) -> float:
+        """The recorder's share of the run: time in hooks over time from the first to the last step."""
+        return self.hook_seconds / self.seconds if self.seconds > 0 else 0.0
+
+
+def lines(outcome: Outcome, command: Sequence[str], code: int) -> list[str]:
+    """Return what the person is told at the end, each on a line of its own.
+
+    Args:
+        outcome: What became of the recording.
+        command: What was run.
+        code: How it ended, as `subprocess` reports it: negative for a signal.
+    """
+    said = [] if code == 0 else [f"the script {ending(code)}"]
+    if outcome.path is None:
+        reason = outcome.failure or _why_nothing(outcome, command)
+        return [*said, f"nothing was recorded: {reason}"]
+    path = clean(outcome.path)
+    if outcome.failure is not None:
+        said.append(f"recording stopped before the run did: {outcome.failure}")
+    said.append(f"{_figures(outcome)} → {path}")
+    said.append(f"next: tscope analyze {shlex.quote(path)} --metric telescoping")
+    return said
+
+
+def ending(code: int) -> str:
+    """Return how a process with this return code ended."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"was killed by {name}"
+
+
+def size_text(count: float) -> str:
+    """Return a number of bytes as a person reads it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _figures(outcome: Outcome) -> str:
+    ratio = outcome.raw / outcome.written if outcome.written else 1.0
+    parts = [
+        f"{outcome.steps:,} steps",
+        f"{size_text(outcome.written)}, {ratio:.1f}× smaller than raw",
+        f"recorder {outcome.share:.1%} of the run",
+        f"run waited {outcome.wait_seconds:.2f} s",
+        _projections(outcome),
+    ]
+    return ", ".join(parts)
+
+
+def _projections(outcome: Outcome) -> str:
+    if not outcome.probes or not outcome.projected:
+        return "no projections"
+    # The row before training is projected too, and is not one of the recorded steps.
+    done = min(outcome.projected - 1, outcome.rows)
+    skipped = outcome.rows - done
+    rest = f", {skipped:,} skipped (analyze --replay fills them)" if skipped else ""
+    return f"{done:,} rows projected on {' and '.join(map(clean, outcome.probes))}{rest}"
+
+
+def _why_nothing(outcome: Outcome, command: Sequence[str]) -> str:
+    """Return how far the script got, which tells what to do about it."""
+    if outcome.torch:
+        return "torch was imported, but no optimizer made a step"
+    if outcome.hello:
+        return "Python started, but torch was never imported"
+    options = next((word for word in command[1:] if _bypasses(word)), None)
+    if options is not None and "python" in os.path.basename(command[0]):
+        return f"python {clean(options)} ignores the recorder's bootstrap (-I, -E and -S do); leave it out"
+    return (
+        "no Python loaded the recorder's bootstrap: the command runs none, or one with -I, -E, -S or a cleared "
+        "environment"
+    )
+
+
+def _bypasses(word: str) -> bool:
+    return word.startswith("-") and not word.startswith("--") and bool(_BYPASSING & set(word[1:]))

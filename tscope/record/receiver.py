@@ -1,0 +1,123 @@
+"""Connections from the processes of a run: one thread each, frames into one inbox."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING
+
+from tscope.record.inbox import Inbox
+
+if TYPE_CHECKING:
+    from tscope.record.frames import Frame
+
+# Below the run, above the projections: what the run waits for must not starve.
+NICENESS = 5
+
+
+@dataclass(frozen=True)
+class Received:
+    """What came on one connection: a frame, or its end (with what was wrong, if anything was)."""
+
+    connection: int
+    frame: Frame | None
+    problem: str | None = None
+
+
+def lower_priority(niceness: int) -> None:
+    """Give the calling thread (only it, on Linux) this niceness, if it is not lower in priority already."""
+    thread = threading.get_native_id()
+    with contextlib.suppress(OSError):
+        if os.getpriority(os.PRIO_PROCESS, thread) < niceness:
+            os.setpriority(os.PRIO_PROCESS, thread, niceness)
+
+
+class Receiver:
+    """Accepts connections until closed.
+
+    Args:
+        listener: A bound, listening socket.
+        inbox: Where frames go.
+    """
+
+    def __init__(self, listener: socket.socket, inbox: Inbox[Received]) -> None:
+        self._listener = listener
+        self._inbox = inbox
+        self._open: dict[int, socket.socket] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+        self._numbers = count()
+        self._thread = threading.Thread(target=self._accept, name="tscope-accept", daemon=True)
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._thread.start()
+
+    @property
+    def connections(self) -> int:
+        """The number of connections that are open."""
+        with self._lock:
+            return len(self._open)
+
+    def drop(self, connection: int) -> None:
+        """Close one connection; its process goes on without the recorder."""
+        with self._lock:
+            opened = self._open.get(connection)
+        if opened is not None:
+            _shut(opened)
+
+    def close(self) -> None:
+        """Take no further connection and close those that are open."""
+        with self._lock:
+            self._closed = True
+            opened = list(self._open.values())
+        _shut(self._listener)
+        for connection in opened:
+            _shut(connection)
+
+    def _accept(self) -> None:
+        lower_priority(NICENESS)
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:  # the listener was closed: the recording is over
+                return
+            with self._lock:
+                if self._closed:
+                    connection.close()
+                    return
+                number = next(self._numbers)
+                self._open[number] = connection
+            threading.Thread(
+                target=self._receive, args=(number, connection), name=f"tscope-receive-{number}", daemon=True
+            ).start()
+
+    def _receive(self, number: int, connection: socket.socket) -> None:
+        # numpy comes with the frames, and must not be imported before the command was started.
+        from tscope.record.frames import FrameError, read_frame
+
+        problem: str | None = None
+        try:
+            while (frame := read_frame(connection.recv_into)) is not None:
+                if not self._inbox.put(Received(number, frame), frame.size):
+                    break
+        except FrameError as error:
+            # After `drop` or `close` a frame is cut off by ourselves, which is not worth a word.
+            problem = None if self._closed else str(error)
+        except OSError as error:
+            problem = None if self._closed else f"a connection broke: {error}"
+        finally:
+            with self._lock:
+                del self._open[number]
+            connection.close()
+            self._inbox.put(Received(number, None, problem))
+
+
+def _shut(connection: socket.socket) -> None:
+    """Shut down, which unlike `close` wakes the thread that reads from it."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,301 @@
+"""The trace of one recording: made when the first model makes a step, and told what is known of the run."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from tscope_format.dtypes import JSON
+from tscope_format.errors import RecordError, clean
+from tscope_format.writer import TraceWriter
+
+from tscope.record.facts import facts_of_run
+from tscope.record.frames import Frame, FrameError
+from tscope.record.options import RecordOptions
+from tscope.record.outcome import Outcome
+from tscope.record.probe_choice import ProbeChoice
+from tscope.record.probe_source import ProbeArrays
+from tscope.record.projector import Projector
+from tscope.record.roots import Root
+from tscope.record.session import Session
+
+FACTS_EVERY = 0.5  # seconds; they reach the disk with the next commit
+MOST_REPORTS = 100
+MOST_NAMES = 99
+
+
+class Recording:
+    """The frames of all processes of a run, on their way into one trace. For one thread.
+
+    Args:
+        session: The session folder.
+        out: Where the trace goes.
+        options: How to record.
+        probe: The probe set that the person named.
+        command: What was started.
+        pid: Its process.
+        say: Tells the person something.
+        deliver: Takes the frames of the projecting process, from another thread.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        out: Path,
+        options: RecordOptions,
+        *,
+        probe: ProbeArrays | None,
+        command: Sequence[str],
+        pid: int,
+        say: Callable[[str], None],
+        deliver: Callable[[Frame], None],
+    ) -> None:
+        self._session = session
+        self._out = out
+        self._options = options
+        self._probe = probe
+        self._say = say
+        self._facts = facts_of_run(command, options, pid)
+        self._reports: list[JSON] = []
+        self._said: set[str] = set()
+        self._roots: dict[tuple[int, int], Root] = {}
+        self._ranks: dict[int, int] = {}
+        self._writer: TraceWriter | None = None
+        self._create_failed = False
+        self._facts_due = 0.0
+        self._projector = Projector(
+            deliver, functional=options.probe_output, log=session.folder / "projection.log"
+        )
+
+    @property
+    def broken(self) -> bool:
+        """Whether the trace cannot be written any more."""
+        return self._create_failed or (self._writer is not None and self._writer.failed is not None)
+
+    @property
+    def awaits_program(self) -> bool:
+        """Whether a model that made steps is still being exported."""
+        return any(root.steps and not root.has_program for root in self._roots.values())
+
+    @property
+    def projecting(self) -> bool:
+        """Whether, after `finish`, projections are still to come."""
+        return self._projector.busy
+
+    def take(self, connection: int, frame: Frame) -> None:
+        """Act on a frame of the run.
+
+        Raises:
+            FrameError: It says what cannot be.
+            RecordError: The trace cannot be written (then `broken`), or refuses what it says.
+        """
+        if frame.kind == "hello":
+            self._hello(connection, frame)
+        elif frame.kind == "report":
+            self.report(frame.text("where"), frame.text("error"), frame.fields.get("pid"))
+        elif frame.kind == "root":
+            self._root(connection, frame)
+        elif frame.kind == "bye":
+            self._bye(connection, frame)
+        elif frame.kind in ("optimizer", "step", "state", "eval", "program"):
+            if self._ranks.get(connection, 0) == 0:
+                self._of_root(connection, frame)
+        else:
+            raise FrameError(f"there is no frame of type `{frame.kind}`")
+
+    def projection(self, frame: Frame) -> None:
+        """Act on a frame of the projecting process."""
+        root = frame.text("root")
+        next(found for found in self._roots.values() if found.name == root).projection(frame)
+
+    def report(self, where: str, error: str, pid: JSON = None) -> None:
+        """Keep an error of the recorder in the trace, and tell the person once of each place."""
+        where, error = clean(where), clean(error)
+        if len(self._reports) < MOST_REPORTS:
+            self._reports.append({"where": where, "error": error, "pid": pid, "time": time.time()})
+        self._say_once(
+            f"report {where}", f"the recorder's {where} failed, the run goes on without it: {error}"
+        )
+
+    def tick(self) -> None:
+        """Do what is due; called after every frame, and several times a second."""
+        for root in self._roots.values():
+            root.decide()
+        if self._projector.problem is not None:
+            self._say_once("projector", self._projector.problem)
+        now = time.monotonic()
+        if now >= self._facts_due:
+            self._facts_due = now + FACTS_EVERY
+            self._update_facts()
+            if self._session.saw_torch:
+                self._projector.start()
+        if self._writer is not None:
+            self._writer.maybe_flush()
+
+    def finish(self, deadline: float) -> None:
+        """The run is over: settle on probe sets, and project until `deadline` (monotonic)."""
+        for root in self._roots.values():
+            root.decide(ended=True)
+        self._projector.finish(deadline)
+
+    def fail(self, reason: str) -> None:
+        """Close the trace at once, as far as it can still be written."""
+        self._projector.close()
+        if self._writer is not None:
+            self._close("failed", reason)
+
+    def close(
+        self, status: Literal["complete", "interrupted", "failed"], reason: str | None, failure: str | None
+    ) -> Outcome:
+        """Write what is left, and return what became of the recording."""
+        self._projector.close()
+        outcome = Outcome(failure=failure, hello=self._session.said_hello, torch=self._session.saw_torch)
+        for root in self._roots.values():
+            root.close()
+        if self._writer is not None:
+            if failure is None:
+                self._update_facts()
+                failure = outcome.failure = self._close(status, reason)
+            self._measure(outcome)
+            outcome.path = self._out
+            outcome.written, outcome.raw = self._writer.bytes_written, self._writer.bytes_raw
+        return outcome
+
+    def _hello(self, connection: int, frame: Frame) -> None:
+        rank = str(frame.fields.get("rank") or 0)
+        self._ranks[connection] = int(rank) if rank.isdecimal() else 0
+        for name in ("python", "torch", "executable", "threads", "argv"):
+            if name in frame.fields:
+                self._facts.setdefault(name, frame.fields[name])
+        if self._ranks[connection]:
+            self._say_once("rank", "several processes train together: only the one of rank 0 is recorded")
+
+    def _root(self, connection: int, frame: Frame) -> None:
+        key = connection, frame.integer("root")
+        if key in self._roots:
+            raise FrameError(f"root {key[1]} is announced twice")
+        if self._ranks.get(connection, 0):
+            return
+        # The person's probe set is for the first model; a second one (of a GAN) gets rows of its own.
+        given = self._probe if not self._roots else None
+        self._roots[key] = Root(
+            self._name(frame.text("class")),
+            frame,
+            writer=self._trace,
+            projector=self._projector,
+            choice=ProbeChoice(given),
+            max_examples=self._options.max_examples,
+            say=self._say,
+        )
+
+    def _of_root(self, connection: int, frame: Frame) -> None:
+        number = frame.integer("root")
+        root = self._roots.get((connection, number))
+        if root is None and frame.kind == "program":
+            # The exporting process is a copy of the training one, with a connection of its own.
+            waiting = [
+                known
+                for (_, other), known in self._roots.items()
+                if other == number and not known.has_program
+            ]
+            root = waiting[-1] if waiting else None
+        if root is None:
+            raise FrameError(f"a `{frame.kind}` frame speaks of root {number}, which was not announced")
+        if frame.kind == "step":
+            root.step(frame)
+        elif frame.kind == "optimizer":
+            root.optimizer(frame)
+        elif frame.kind == "state":
+            root.state(frame)
+        elif frame.kind == "eval":
+            root.evaluated(frame)
+        else:
+            root.program(frame)
+
+    def _bye(self, connection: int, frame: Frame) -> None:
+        for (origin, _), root in self._roots.items():
+            if origin == connection:
+                root.hook_ns, root.wait_ns = frame.integer("hook_ns"), frame.integer("wait_ns")
+
+    def _trace(self) -> TraceWriter:
+        """Return the trace's writer, making the trace if this is its first row."""
+        if self._writer is None:
+            try:
+                self._writer = self._created()
+            except RecordError:
+                self._create_failed = True
+                raise
+        return self._writer
+
+    def _created(self) -> TraceWriter:
+        """Make the trace; a name of our choice gives way to another recording's of the same second."""
+        wanted = self._out
+        for number in range(2, MOST_NAMES):
+            if self._options.out is not None or not self._out.exists():
+                break
+            self._out = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
+        return TraceWriter.create(
+            self._out, facts=self._facts, overwrite=self._options.force, durable=self._options.durable
+        )
+
+    def _name(self, kind: str) -> str:
+        """Return the group's name for a root: `model`, for further ones their class."""
+        taken = {root.name for root in self._roots.values()}
+        if not taken:
+            return "model"
+        plain = re.sub(r"[^a-z0-9_]", "", kind.lower()) or "model"
+        names = [plain, *(f"{plain}_{number}" for number in range(2, len(taken) + 3))]
+        return next(name for name in names if name not in taken and name != "analysis")
+
+    def _update_facts(self) -> None:
+        if self._writer is None:
+            return
+        outcome = Outcome()
+        self._measure(outcome)
+        self._facts["updated"] = time.time()
+        self._facts["reports"] = self._reports
+        self._facts["recorder"] = {
+            "share": outcome.share,
+            "hook_seconds": outcome.hook_seconds,
+            "wait_seconds": outcome.wait_seconds,
+            "seconds": outcome.seconds,
+            "rows": outcome.rows,
+            "projected": outcome.projected,
+        }
+        self._writer.facts.update(self._facts)
+
+    def _measure(self, outcome: Outcome) -> None:
+        """Set the figures of `outcome` that come from the roots."""
+        started = [root for root in self._roots.values() if root.steps]
+        for root in started:
+            outcome.steps += root.steps
+            outcome.rows += root.rows
+            outcome.projected += root.projected
+            outcome.probes += [name for name in root.probes if name not in outcome.probes]
+        # The hooks' clocks run over all roots of a process: the largest is the sum.
+        for connection in {origin for origin, _ in self._roots}:
+            mine = [root for (origin, _), root in self._roots.items() if origin == connection and root.rows]
+            if mine:
+                outcome.hook_seconds += max(root.hook_ns for root in mine) / 1e9
+                outcome.wait_seconds += max(root.wait_ns for root in mine) / 1e9
+                last = max(root.last_time for root in mine)
+                outcome.seconds += last - min(root.first_time for root in mine)
+
+    def _close(self, status: Literal["complete", "interrupted", "failed"], reason: str | None) -> str | None:
+        """Close the trace and return why that failed, None if it did not."""
+        if self._writer is None:
+            return None
+        try:
+            written = self._writer.close(status, reason)
+        except RecordError as error:
+            written, reason = self._writer.close("failed", str(error)), str(error)
+            return clean(reason)
+        return None if written else "the disk does not even take the trace's final status"
+
+    def _say_once(self, key: str, text: str) -> None:
+        if key not in self._said:
+            self._said.add(key)
+            self._say(text)
