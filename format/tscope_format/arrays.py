@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,9 @@ class ArrayWriter:
 
     Attributes:
         path: its path within the trace.
-        metadata: what its `zarr.json` says once everything appended is flushed.
+        rows: rows appended.
+        trail: lengths of the axes after the first.
+        fill: the value of elements that nothing was appended for.
         bytes_written: size of its chunks on disk.
     """
 
@@ -77,37 +80,39 @@ class ArrayWriter:
         chunks = (rows, *(piece or _pieces(trail, word.itemsize)))
         if math.prod(chunks) * word.itemsize > LARGEST_CHUNK:
             raise RecordError(f"a row of {path} with shape {trail} is too large to be recorded")
-        self.metadata = ArrayMetadata(dims, (0, *trail), chunks, word, codec, {**held, **(attributes or {})})
+        self._form = ArrayMetadata(dims, (0, *trail), chunks, word, codec, {**held, **(attributes or {})})
+        self.rows = backfill
+        self.trail = trail
+        self.fill = self._form.fill
         self._block: NDArray | None = None
         self._open_bytes = 0
         self._dirty = False
         if backfill:
             self._write_fill(range(backfill // rows), self._coordinates(trail))
-            self._set_shape(backfill, trail)
             self._dirty = backfill % rows > 0
 
     @property
-    def rows(self) -> int:
-        """Number of rows appended."""
-        return self.metadata.shape[0]
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the stored words."""
+        return self._form.dtype
 
     @property
-    def trail(self) -> tuple[int, ...]:
-        """Lengths of the axes after the first."""
-        return self.metadata.shape[1:]
+    def metadata(self) -> ArrayMetadata:
+        """What its `zarr.json` says once everything appended is flushed."""
+        return self._form.with_shape((self.rows, *self.trail))
 
     @property
     def bytes_raw(self) -> int:
         """Size of the rows appended, uncompressed."""
-        return math.prod(self.metadata.shape) * self.metadata.dtype.itemsize
+        return self.rows * math.prod(self.trail) * self._form.dtype.itemsize
 
     def append(self, value: NDArray | float) -> None:
         """Append one row; one that is shorter than the other axes is padded with fill."""
-        self.extend(np.asarray(value, self.metadata.dtype)[None])
+        self.extend(np.asarray(value, self._form.dtype)[None])
 
     def extend(self, values: NDArray) -> None:
         """Append rows (row, …); the other axes may be shorter than the array's."""
-        size = self.metadata.chunks[0]
+        size = self._form.chunks[0]
         exact = values.shape[1:] == self.trail
         corner = tuple(slice(length) for length in values.shape[1:])
         done = 0
@@ -124,22 +129,22 @@ class ArrayWriter:
                 if filled + count == size:
                     self._close_block(index, block)
                     self._block = None if size == 1 else block
-                    block.fill(self.metadata.fill)
+                    block.fill(self.fill)
             done += count
-            self._set_shape(self.rows + count, self.trail)
+            self.rows += count
 
     def grow(self, trail: tuple[int, ...]) -> None:
         """Lengthen the axes after the first; earlier rows hold fill there."""
         longer = tuple(max(old, new) for old, new in zip(self.trail, trail, strict=True))
         if longer == self.trail:
             return
-        size = self.metadata.chunks[0]
+        size = self._form.chunks[0]
         known = set(self._coordinates(self.trail))
         self._write_fill(
             range(self.rows // size), [place for place in self._coordinates(longer) if place not in known]
         )
         former, self._block = self._block, None
-        self._set_shape(self.rows, longer)
+        self.trail = longer
         if self.rows % size:
             if former is not None:
                 self._opened()[tuple(slice(length) for length in former.shape)] = former
@@ -149,14 +154,14 @@ class ArrayWriter:
         """Write the open block, if it changed since it was last written."""
         if not self._dirty:
             return
-        index, filled = divmod(self.rows, self.metadata.chunks[0])
+        index, filled = divmod(self.rows, self._form.chunks[0])
         self._open_bytes_replaced(self._write_block(index, self._opened()[:filled]))
         self._dirty = False
 
     def _opened(self) -> NDArray:
         if self._block is None:
-            shape = (self.metadata.chunks[0], *self.trail)
-            self._block = np.full(shape, self.metadata.fill, self.metadata.dtype)
+            shape = (self._form.chunks[0], *self.trail)
+            self._block = np.full(shape, self.fill, self._form.dtype)
         return self._block
 
     def _close_block(self, index: int, rows: NDArray) -> None:
@@ -170,7 +175,7 @@ class ArrayWriter:
 
     def _write_block(self, index: int, rows: NDArray) -> int:
         """Write the chunks of one block of rows (row, …), padded with fill to whole chunks."""
-        metadata = self.metadata
+        metadata = self._form
         written = 0
         for place in self._coordinates(self.trail):
             corner = tuple(
@@ -189,19 +194,16 @@ class ArrayWriter:
         """Write chunks of fill, so that no chunk within the shape is ever missing."""
         if not blocks or not places:
             return
-        metadata = self.metadata
+        metadata = self._form
         parts = metadata.codec.encode(np.full(metadata.chunks, metadata.fill, metadata.dtype))
         for index, place in product(blocks, places):
             self.bytes_written += self._disk.write(chunk_key(self.path, (index, *place)), parts)
 
     def _coordinates(self, trail: tuple[int, ...]) -> list[tuple[int, ...]]:
         counts = (
-            range(math.ceil(n / length)) for n, length in zip(trail, self.metadata.chunks[1:], strict=True)
+            range(math.ceil(n / length)) for n, length in zip(trail, self._form.chunks[1:], strict=True)
         )
         return list(product(*counts))
-
-    def _set_shape(self, rows: int, trail: tuple[int, ...]) -> None:
-        self.metadata = self.metadata.with_shape((rows, *trail))
 
 
 def chunk_key(path: str, place: tuple[int, ...]) -> str:

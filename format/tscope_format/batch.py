@@ -91,7 +91,7 @@ class BatchWriter(GroupWriter):
             self.grow(name, dims, (slots, *width), "float32", Codec.time_last(3), backfill=self._rows)
         array = self[name]
         array.grow((slots, *width))
-        row = np.full(array.trail, array.metadata.fill, array.metadata.dtype)
+        row = np.full(array.trail, array.fill, array.dtype)
         start = 0
         for part, values in zip(micro, parts, strict=True):
             if values is not None:

@@ -15,6 +15,8 @@ Float32: TypeAlias = npt.NDArray[np.float32]
 
 # Sums of this many squares are taken in float32, and then added in float64.
 _RUN = 4096
+# Beyond, BLAS would start threads for a dot product, and the cores belong to the training.
+_ONE_CALL = 8192
 # Below, squares lose digits to denormals; above, they overflow.
 _SMALL, _LARGE = 1e-30, 1e37
 
@@ -38,14 +40,15 @@ def tensor_norms(vector: Float32, tensors: Sequence[Tensor], dtype: Dtype) -> np
 
 
 def _norm(part: Float32) -> float:
-    whole = part.size - part.size % _RUN
-    runs = part[:whole].reshape(-1, _RUN)
-    rest = part[whole:]
-    # einsum rather than dot: BLAS would start threads, and the cores belong to the training.
-    total = float(np.einsum("ij,ij->i", runs, runs).sum(dtype=np.float64)) + float(
-        np.einsum("i,i->", rest, rest)
-    )
+    total = float(np.dot(part, part)) if part.size <= _ONE_CALL else _sum_of_squares(part)
     if not _SMALL < total < _LARGE and part.size:
         exact = part.astype(np.float64)
         total = float(np.einsum("i,i->", exact, exact))
     return float(np.sqrt(total))
+
+
+def _sum_of_squares(part: Float32) -> float:
+    whole = part.size - part.size % _RUN
+    runs = part[:whole].reshape(-1, _RUN)
+    rest = part[whole:]
+    return float(np.einsum("ij,ij->i", runs, runs).sum(dtype=np.float64)) + float(np.dot(rest, rest))

@@ -66,7 +66,7 @@ class OptimizerWriter:
                 array = group[name]
                 for row in range(array.rows, anchors):
                     entry = self._pending.get((path, name)) if row == anchors - 1 else None
-                    array.append(np.full(array.trail, array.metadata.fill) if entry is None else entry[1])
+                    array.append(np.full(array.trail, array.fill) if entry is None else entry[1])
         self._pending.clear()
         self._rows = anchors
 
