@@ -1,0 +1,213 @@
+"""Where the observer is called from: a few functions of torch, replaced by ones that call them."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import sys
+import threading
+import time
+from typing import Any, Callable, Dict, List, Tuple
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from .faults import Faults
+from .memory import is_real, scalar
+from .options import Options
+from .recorder import Recorder
+
+
+class _Local(threading.local):
+    depth = 0
+
+
+class Hooks:
+    """The hooks of one process.
+
+    Args:
+        recorder: What they call.
+        faults: What counts their exceptions.
+    """
+
+    def __init__(self, recorder: Recorder, faults: Faults) -> None:
+        self.recorder = recorder
+        self.faults = faults
+        self._replaced: List[Tuple[Any, str, Any, Any]] = []
+        self._handles: List[Any] = []
+
+    def install(self) -> None:
+        """Begin to observe."""
+        self._replace(torch.nn.Module, "__call__", self._call)
+        self._replace(torch.autograd, "backward", self._backward)
+        self._replace(torch.optim.Optimizer, "zero_grad", self._zero_grad)
+        self._replace(torch.nn.Module, "zero_grad", self._zero_grad)
+        scaler = _scaler_class()
+        if scaler is not None:
+            self._replace(scaler, "scale", self._scaler_scale)
+            self._replace(scaler, "step", self._scaler_step)
+        self._handles = [
+            register_optimizer_step_pre_hook(self._before_step),
+            register_optimizer_step_post_hook(self._after_step),
+        ]
+
+    def remove(self) -> None:
+        """Leave torch as it was, except where someone else replaced a function after us."""
+        for owner, name, mine, original in self._replaced:
+            if owner.__dict__.get(name) is mine:
+                setattr(owner, name, original)
+        for handle in self._handles:
+            handle.remove()
+        self._replaced, self._handles = [], []
+
+    def _replace(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+        original = getattr(owner, name)
+        mine = functools.wraps(original)(make(original))
+        self._replaced.append((owner, name, mine, original))
+        setattr(owner, name, mine)
+
+    def _guarded(self, where: str, action: Callable[..., Any], *args: Any) -> Any:
+        """Do something of ours, whatever happens in it."""
+        recorder = self.recorder
+        if not recorder.active or where in self.faults.disabled:
+            return None
+        began = time.perf_counter_ns()
+        recorder.calls += 1
+        try:
+            with recorder.lock:
+                return action(*args)
+        except Exception as error:
+            self.faults.caught(where, error)
+            return None
+        finally:
+            recorder.hook_ns += time.perf_counter_ns() - began
+
+    def _call(self, original: Any) -> Any:
+        local = _Local()
+        compiling = torch.compiler.is_compiling
+        recorder, guarded = self.recorder, self._guarded
+
+        def __call__(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if compiling() or local.depth or not recorder.active:
+                return original(self, *args, **kwargs)
+            local.depth = 1
+            try:
+                token = guarded("forward", recorder.before_forward, self, args, kwargs)
+                result = original(self, *args, **kwargs)
+            finally:
+                local.depth = 0
+            if token is not None:
+                guarded("forward output", recorder.after_forward, token, result)
+            return result
+
+        return __call__
+
+    def _backward(self, original: Any) -> Any:
+        recorder, guarded = self.recorder, self._guarded
+
+        def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> Any:
+            if torch.compiler.is_compiling():
+                return original(tensors, grad_tensors, *args, **kwargs)
+            if not recorder.active:
+                self.remove()  # here no one iterates over torch's hooks
+                return original(tensors, grad_tensors, *args, **kwargs)
+            recorder.depth += 1
+            try:
+                if recorder.depth == 1:
+                    guarded("backward", recorder.before_backward, tensors, grad_tensors)
+                return original(tensors, grad_tensors, *args, **kwargs)
+            finally:
+                recorder.depth -= 1
+                if recorder.depth == 0:
+                    guarded("backward", recorder.after_backward)
+
+        return backward
+
+    def _zero_grad(self, original: Any) -> Any:
+        recorder, guarded = self.recorder, self._guarded
+
+        def zero_grad(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if recorder.active and not torch.compiler.is_compiling():
+                guarded("zero_grad", recorder.zeroed, self)
+            return original(self, *args, **kwargs)
+
+        return zero_grad
+
+    def _scaler_scale(self, original: Any) -> Any:
+        recorder, guarded = self.recorder, self._guarded
+
+        def scale(self: Any, *args: Any, **kwargs: Any) -> Any:
+            result = original(self, *args, **kwargs)
+            guarded("GradScaler.scale", _note_scale, recorder, self)
+            return result
+
+        return scale
+
+    def _scaler_step(self, original: Any) -> Any:
+        recorder, guarded = self.recorder, self._guarded
+
+        def step(self: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+            before = guarded("GradScaler.step", recorder.count_steps, optimizer)
+            result = original(self, optimizer, *args, **kwargs)
+            if before is not None:
+                guarded("GradScaler.step", recorder.left_out, optimizer, before)
+            return result
+
+        return step
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Dict[str, Any]) -> None:
+        if not torch.compiler.is_compiling():
+            self._guarded("optimizer step begin", self.recorder.enter_step, optimizer, _closure(args, kwargs))
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Dict[str, Any]) -> None:
+        if not torch.compiler.is_compiling():
+            self._guarded("optimizer step end", self.recorder.leave_step, optimizer, _closure(args, kwargs))
+
+
+def _closure(args: Any, kwargs: Dict[str, Any]) -> bool:
+    # torch gives the hooks the arguments of `step` with the optimizer among them.
+    return (len(args) > 1 and args[1] is not None) or kwargs.get("closure") is not None
+
+
+def _note_scale(recorder: Recorder, scaler: Any) -> None:
+    scale = getattr(scaler, "_scale", None)
+    if isinstance(scale, torch.Tensor) and is_real(scale):
+        recorder.scaled(scalar(scale))
+
+
+def _scaler_class() -> Any:
+    amp = getattr(torch, "amp", None)
+    found = getattr(amp, "GradScaler", None)  # since torch 2.3; before, CUDA's own was the base
+    if found is None:
+        from torch.cuda.amp.grad_scaler import GradScaler
+
+        found = GradScaler
+    return found
+
+
+def start() -> Hooks:
+    """Begin to observe this process."""
+    faults = Faults()
+    recorder = Recorder(Options.from_environment(), faults)
+    faults.report = recorder.report
+    hooks = Hooks(recorder, faults)
+    hooks.install()
+
+    def finish() -> None:
+        hooks._guarded("exit", recorder.finish)
+
+    def forked() -> None:
+        recorder.forked()
+        if not recorder.active:
+            hooks.remove()
+
+    atexit.register(finish)
+    os.register_at_fork(after_in_child=forked)
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        # Children of multiprocessing end by os._exit, after their finalizers and without atexit.
+        from multiprocessing.util import Finalize
+
+        Finalize(None, finish, exitpriority=0)
+    return hooks

@@ -1,0 +1,95 @@
+"""Reading tensors without the run noticing: plain copies of memory where possible, else torch in quiet."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from typing import Any, Iterator
+
+import torch
+from torch import Tensor
+
+# PyDLL keeps the interpreter lock: giving it away for a copy of microseconds lets the sender thread in, and
+# waiting to get it back costs more than the copy. CDLL gives it away, for what takes a millisecond.
+_held = ctypes.PyDLL(None)
+_free = ctypes.CDLL(None)
+_LONG = 8 << 20
+
+
+def _function(library: ctypes.CDLL, name: str, result: Any) -> Any:
+    function = getattr(library, name)
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+    function.restype = result
+    return function
+
+
+_move_held = _function(_held, "memmove", None)
+_move_free = _function(_free, "memmove", None)
+_compare_held = _function(_held, "memcmp", ctypes.c_int)
+_compare_free = _function(_free, "memcmp", ctypes.c_int)
+
+float_at = ctypes.c_float.from_address
+double_at = ctypes.c_double.from_address
+
+
+def mover(size: int) -> Any:
+    """Return memmove(to, from, size) for copies of this size."""
+    return _move_held if size < _LONG else _move_free
+
+
+def comparer(size: int) -> Any:
+    """Return memcmp(a, b, size) for comparisons of this size."""
+    return _compare_held if size < _LONG else _compare_free
+
+
+def is_real(tensor: Tensor) -> bool:
+    """Tell whether the tensor has values of its own: not fake, not functional, not distributed, not on meta."""
+    kind = type(tensor)
+    if kind is not Tensor and kind is not torch.nn.Parameter:
+        if kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
+            return False
+    return tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_quantized
+
+
+def is_flat(tensor: Tensor) -> bool:
+    """Tell whether the tensor's values lie in this process's memory in their order, as they are."""
+    return tensor.is_cpu and tensor.is_contiguous() and not tensor.is_neg() and not tensor.is_conj()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Run torch operations outside the user's modes and graph; nothing random may be done inside."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch._C.DisableTorchFunction())
+        if torch._C._len_torch_dispatch_stack() > 0:
+            from torch.utils._python_dispatch import _disable_current_modes
+
+            stack.enter_context(_disable_current_modes())
+        stack.enter_context(torch.no_grad())
+        if torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled():
+            stack.enter_context(torch.autocast("cuda", enabled=False))
+            stack.enter_context(torch.autocast("cpu", enabled=False))
+        yield
+
+
+def copy_to(tensor: Tensor, dtype: torch.dtype, block: Any, start: int) -> None:
+    """Copy the tensor's values, as `dtype` and in their logical order, to byte `start` of the block."""
+    if tensor.dtype is dtype and is_flat(tensor):
+        size = tensor.numel() * tensor.element_size()
+        mover(size)(block.address + start, tensor.data_ptr(), size)
+        return
+    count = tensor.numel()
+    if count:
+        with quiet():
+            block.tensor(dtype, start, count).view(tensor.shape).copy_(tensor.detach())
+
+
+def scalar(tensor: Tensor) -> float:
+    """Return the value of a tensor with one element."""
+    if tensor.is_cpu:
+        if tensor.dtype is torch.float32:
+            return float_at(tensor.data_ptr()).value
+        if tensor.dtype is torch.float64:
+            return double_at(tensor.data_ptr()).value
+    with quiet():
+        return float(tensor.detach().item())

@@ -1,0 +1,154 @@
+"""A root: a module whose parameters are recorded step by step."""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from typing import Any, Callable, Dict, List, Optional
+
+import torch
+
+from .batch import Batch
+from .blocks import Block, Pool
+from .called import Called, compose
+from .driver import Driver
+from .flat import Held, Table, buffer_slots, describe, parameter_slots, release
+from .wire import Blob, Frame
+
+
+class Root:
+    """A module that is trained.
+
+    Args:
+        number: Its id in the frames.
+        module: The module.
+        sources: Called modules whose copies from before the first training forward are to be used.
+        pool: Memory for copies.
+
+    Attributes:
+        theta: Parameters as after the last step; row 0 before the first.
+        buffers_held: Buffers as sent last.
+        steps: Steps so far.
+        path: Path of the output whose gradient arrives, once known.
+        manual: No optimizer is involved, as far as is known.
+    """
+
+    def __init__(self, number: int, module: torch.nn.Module, sources: List[Called], pool: Pool) -> None:
+        self.number = number
+        self.reference: Callable[[], Optional[torch.nn.Module]] = weakref.ref(module)
+        self.pool = pool
+        self.kind = type(module).__qualname__
+        self.training = bool(module.training)
+        self.parameters = Table(parameter_slots(module))
+        self.buffers = Table(buffer_slots(module))
+        self.places = frozenset((id(slot.owner), slot.key) for slot in self.parameters.slots)
+        self.theta: Held = compose(self.parameters, [(c.parameters, c.theta_0) for c in sources], pool)
+        self.buffers_held: Held = compose(self.buffers, [(c.buffers, c.buffer_0) for c in sources], pool)
+        self._persistent = _persistent(module)
+        self.drivers: List[Driver] = []
+        self.called: List[Called] = []
+        self.steps = 0
+        self.skipped = 0
+        self.announced = False
+        self.manual = False
+        self.path: Optional[str] = None
+        self.foreign = False
+        self.norms: Optional[Block] = None
+        self.loss: Optional[float] = None
+        self.last_driver: Optional[Driver] = None
+        self.unsent: Optional[Dict[str, Any]] = None
+        self.exported = False
+        self.process = os.getpid()
+
+    @property
+    def module(self) -> Optional[torch.nn.Module]:
+        """The module, while it lives."""
+        return self.reference()
+
+    def accepts(self, called: Called) -> bool:
+        """Tell whether calling that module is calling this root."""
+        return called.reference() is self.reference() or called.places == self.places
+
+    def adopt(self, called: Called) -> None:
+        """Let the called module's batches be this root's."""
+        if called not in self.called:
+            self.called.append(called)
+        called.root = self
+        called.trainable = True
+        called.drop_parameters()
+
+    def set_theta(self, held: Held) -> None:
+        """Replace the kept parameters."""
+        release(self.theta)
+        self.theta = held
+
+    def enlist(self, driver: Driver) -> None:
+        """Let the optimizer be one of this root's."""
+        driver.index = len(self.drivers)
+        driver.root = self
+        self.drivers.append(driver)
+        self.manual = False
+
+    def close(self) -> None:
+        """Let go of everything: the module goes on as another root, or not at all."""
+        for called in self.called:
+            called.drop(list(called.pending))
+            called.root = None
+        for driver in self.drivers:
+            driver.root = None
+        self.reference = _nothing
+        self.called, self.drivers = [], []
+
+    def announcement(self) -> Frame:
+        """Return the `root` frame: the tables, and row 0."""
+        parameters = describe(self.parameters.slots)
+        for entry, slot in zip(parameters, self.parameters.slots):
+            entry["requires_grad"] = bool(slot.tensor().requires_grad)
+        buffers = describe(self.buffers.slots)
+        for entry, slot in zip(buffers, self.buffers.slots):
+            entry["persistent"] = (id(slot.owner), slot.key) in self._persistent
+        fields: Dict[str, Any] = {
+            "root": self.number,
+            "class": self.kind,
+            "parameters": parameters,
+            "buffers": buffers,
+            "training": self.training,
+            "time": time.time(),
+        }
+        blobs = self.parameters.blobs("theta", self.theta) + self.buffers.blobs("buffer", self.buffers_held)
+        return Frame("root", fields, blobs)
+
+    def changed_buffers(self) -> List[Blob]:
+        """Return the buffers as arrays of a frame if any changed since they were sent last."""
+        if not self.buffers.slots or self.buffers.equals(self.buffers_held, self.pool):
+            return []
+        release(self.buffers_held)
+        self.buffers_held = self.buffers.copy(self.pool)
+        return self.buffers.blobs("buffer", self.buffers_held)
+
+    def take_batches(self) -> List[Batch]:
+        """Return the pending batches that got a gradient, of all modules that stand for this root."""
+        return [batch for called in self.called for batch in called.take()]
+
+    def take_loss(self, loose: List[Any]) -> Optional[float]:
+        """Return the sum of the losses since the last step, counting each backward call once."""
+        losses = {id(loss): loss for called in self.called for loss in called.losses}
+        for called in self.called:
+            called.losses = []
+        if not losses:
+            losses = {id(loss): loss for loss in loose}
+        return sum(loss.value for loss in losses.values()) if losses else None
+
+
+def _nothing() -> None:
+    return None
+
+
+def _persistent(module: torch.nn.Module) -> Any:
+    return {
+        (id(part._buffers), key)
+        for part in torch.nn.Module.modules(module)
+        for key in part._buffers
+        if key not in part._non_persistent_buffers_set
+    }

@@ -1,0 +1,89 @@
+"""Frames as bytes: what the observer sends, and the connection it sends them on."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import torch
+
+from .blocks import Block
+
+PREFIX = struct.Struct("<4sIQ")
+MAGIC = b"tsc1"
+# sendmsg takes at most IOV_MAX (1024) pieces.
+_MOST_PIECES = 512
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return torch's name of a dtype without the module: `float32`."""
+    return str(dtype)[6:]
+
+
+class Blob(NamedTuple):
+    """An array of a frame: `size` bytes of `block` from `start`."""
+
+    name: str
+    dtype: str
+    shape: Tuple[int, ...]
+    block: Block
+    start: int
+    size: int
+
+
+class Frame:
+    """One message: a JSON header and the arrays it announces."""
+
+    __slots__ = ("blobs", "fields", "kind", "size")
+
+    def __init__(self, kind: str, fields: Dict[str, Any], blobs: Optional[List[Blob]] = None) -> None:
+        self.kind = kind
+        self.fields = fields
+        self.blobs = blobs or []
+        # The header counts too, or a run of tiny frames would not be bounded by the queue.
+        self.size = 1024 + sum(blob.size for blob in self.blobs)
+
+    def pieces(self) -> List[Any]:
+        """Return the bytes to send, in order."""
+        header = {"type": self.kind, "blobs": [blob[:3] for blob in self.blobs]}
+        header.update(self.fields)
+        text = json.dumps(header, separators=(",", ":")).encode("utf-8")
+        prefix = PREFIX.pack(MAGIC, len(text), sum(blob.size for blob in self.blobs))
+        views = [
+            memoryview(blob.block.data)[blob.start : blob.start + blob.size]
+            for blob in self.blobs
+            if blob.size
+        ]
+        return [prefix + text, *views]
+
+    def release(self) -> None:
+        """Give the arrays' memory back."""
+        for blob in self.blobs:
+            blob.block.release()
+
+
+def connect(path: str) -> socket.socket:
+    """Connect to the recorder."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(path)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def send(connection: socket.socket, pieces: Sequence[Any]) -> None:
+    """Send all the pieces; OSError when the other side is gone, never a SIGPIPE."""
+    waiting = [memoryview(piece) for piece in pieces]
+    while waiting:
+        sent = connection.sendmsg(waiting[:_MOST_PIECES], [], socket.MSG_NOSIGNAL)
+        done = 0
+        while done < len(waiting) and sent >= len(waiting[done]):
+            sent -= len(waiting[done])
+            done += 1
+        waiting = waiting[done:]
+        if sent:
+            waiting[0] = waiting[0][sent:]
