@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from tscope_format.chain import ANCHOR_ROWS
     from tscope_format.dtypes import JSON, Dtype, NDArray, dtype_of
     from tscope_format.metadata import FORMAT
-    from tscope_format.overview import Overview
     from tscope_format.probe import ProbeWriter
     from tscope_format.reader import TraceReader, open_trace
+    from tscope_format.results import Array, Result, ResultInfo, list_results, load_result, save_result
     from tscope_format.root_reader import ArrayInfo, RootReader
     from tscope_format.root_writer import RootWriter
     from tscope_format.rows import Row
     from tscope_format.tensors import Tensor, lengths, table
+    from tscope_format.verification import Problem, VerifyReport, example_hash, verify
     from tscope_format.writer import TraceWriter, is_trace
 
 _HOMES = {
@@ -38,13 +39,14 @@ _HOMES = {
     "chain": ("ANCHOR_ROWS",),
     "dtypes": ("JSON", "Dtype", "NDArray", "dtype_of"),
     "metadata": ("FORMAT",),
-    "overview": ("Overview",),
     "probe": ("ProbeWriter",),
     "reader": ("TraceReader", "open_trace"),
+    "results": ("Array", "Result", "ResultInfo", "list_results", "load_result", "save_result"),
     "root_reader": ("ArrayInfo", "RootReader"),
     "root_writer": ("RootWriter",),
     "rows": ("Row",),
     "tensors": ("Tensor", "lengths", "table"),
+    "verification": ("Problem", "VerifyReport", "example_hash", "verify"),
     "writer": ("TraceWriter", "is_trace"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -55,14 +57,17 @@ __all__ = [
     "JSON",
     "UNKNOWN",
     "AnalysisError",
+    "Array",
     "ArrayInfo",
     "Dtype",
     "Micro",
     "MissingDataError",
     "NDArray",
-    "Overview",
     "ProbeWriter",
+    "Problem",
     "RecordError",
+    "Result",
+    "ResultInfo",
     "RootReader",
     "RootWriter",
     "Row",
@@ -72,12 +77,18 @@ __all__ = [
     "TraceWriter",
     "TscopeError",
     "UsageError",
+    "VerifyReport",
     "clean",
     "dtype_of",
+    "example_hash",
     "is_trace",
     "lengths",
+    "list_results",
+    "load_result",
     "open_trace",
+    "save_result",
     "table",
+    "verify",
 ]
 
 

@@ -36,7 +36,9 @@ class ArrayReader:
 
     @property
     def blocks(self) -> int:
-        """Number of chunks along the first axis."""
+        """Number of chunks along the first axis; a single value is one chunk."""
+        if not self.metadata.shape:
+            return 1
         return -(-self.metadata.shape[0] // self.metadata.chunks[0])
 
     def places(self) -> list[tuple[int, ...]]:
@@ -112,21 +114,31 @@ class ArrayReader:
         size = self.metadata.chunks[0]
         return place[0] * size, min(self.metadata.shape[0], (place[0] + 1) * size)
 
+    def problem(self, place: tuple[int, ...]) -> str | None:
+        """Return what is wrong with a chunk, None if nothing is."""
+        try:
+            self.metadata.codec.decode_stored(self._bytes(place), self.metadata.chunks, self.metadata.dtype)
+        except DamagedChunk as damage:
+            return str(damage)
+        return None
+
     def _decoded(self, place: tuple[int, ...], decode: Callable[[bytes], NDArray]) -> NDArray:
         try:
-            data = (self.trace / chunk_key(self.path, place)).read_bytes()
-            return decode(data)
-        except FileNotFoundError:
-            problem = "is missing"
-        except OSError as error:
-            problem = f"cannot be read ({error.strerror})"
+            return decode(self._bytes(place))
         except DamagedChunk as damage:
-            problem = str(damage)
-        first, last = self.rows_of(place)
-        raise TraceError(
-            f"{self.trace}: the chunk of {self.path} with rows {first} to {last - 1} {problem}; "
-            "`tscope verify` lists all damage"
-        )
+            first, last = self.rows_of(place)
+            raise TraceError(
+                f"{self.trace}: the chunk of {self.path} with rows {first} to {last - 1} {damage}; "
+                "`tscope verify` lists all damage"
+            ) from damage
+
+    def _bytes(self, place: tuple[int, ...]) -> bytes:
+        try:
+            return (self.trace / chunk_key(self.path, place)).read_bytes()
+        except FileNotFoundError:
+            raise DamagedChunk("is missing") from None
+        except OSError as error:
+            raise DamagedChunk(f"cannot be read ({error.strerror})") from error
 
     def _read_block(self, block: int, rows: slice, target: NDArray) -> None:
         chunks = self.metadata.chunks

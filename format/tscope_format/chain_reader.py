@@ -18,20 +18,23 @@ class ChainReader:
     Attributes:
         dtype: the element type.
         size: stored words of the vector.
-        changes: whether it ever changed; if not, it has one anchor and no updates.
+        path: path of its group within the trace.
+        anchors: number of anchors.
+        anchor_rows: rows from one anchor to the next.
     """
 
     def __init__(self, arrays: Mapping[str, ArrayReader], dtype: Dtype, anchor_rows: int) -> None:
         self.dtype = dtype
         self._anchor = arrays["anchor"]
         self._update = arrays.get("update")
-        self._anchor_rows = anchor_rows
-        self.size = self._anchor.metadata.shape[1]
+        self.anchor_rows = anchor_rows
+        self.anchors, self.size = self._anchor.metadata.shape
+        self.path = self._anchor.path.rpartition("/")[0]
         self._cached: tuple[int, list[NDArray]] | None = None
 
     @property
     def changes(self) -> bool:
-        """Whether the vector ever changed."""
+        """Whether the vector ever changed; if not, it has one anchor and no updates."""
         return self._update is not None
 
     @property
@@ -43,13 +46,17 @@ class ChainReader:
         """Return the vector (param,) at a row, as stored words."""
         if self._update is None:
             return self.anchor(0)
-        index = row // self._anchor_rows
-        state, at = self.anchor(index), index * self._anchor_rows
-        while at < row:
-            count = min(row - at, self.block_rows)
-            state = self.rows(at + 1, at + 1 + count, state)[-1]
-            at += count
-        return state
+        index = row // self.anchor_rows
+        return self.follow(self.anchor(index), index * self.anchor_rows, row)
+
+    def follow(self, vector: NDArray, start: int, stop: int) -> NDArray:
+        """Return the vector (param,) at row `stop`, given that at row `start`."""
+        while start < stop:
+            # One block at a time, so that a long way needs no more memory than a short one.
+            end = min(stop, (start // self.block_rows + 1) * self.block_rows)
+            vector = self.rows(start + 1, end + 1, vector)[-1]
+            start = end
+        return vector
 
     def anchor(self, index: int) -> NDArray:
         """Return the vector (param,) at an anchor row."""

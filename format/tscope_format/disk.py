@@ -49,6 +49,14 @@ class Disk:
             _sync_folder(os.path.dirname(target))
         return sum(len(part) for part in parts)
 
+    def touch(self, key: str) -> None:
+        """Set a file's time to now.
+
+        Raises:
+            OSError: it cannot be.
+        """
+        os.utime(self.root / key)
+
     def _fill(self, path: str, parts: Sequence[bytes]) -> None:
         folder = os.path.dirname(path)
         if folder not in self._folders:

@@ -18,7 +18,7 @@ class GroupWriter:
     """One group of arrays.
 
     Attributes:
-        path: its path within the trace.
+        path: its path within the folder; empty for the folder itself, whose attributes the commit sets.
         attributes: JSON attributes, written at the next commit.
     """
 
@@ -57,7 +57,7 @@ class GroupWriter:
         """Add an array that grows by rows; the arguments are those of `ArrayWriter`."""
         array = ArrayWriter(
             self.disk,
-            f"{self.path}/{name}",
+            self._inside(name),
             dims,
             trail,
             dtype_of(dtype),
@@ -72,11 +72,14 @@ class GroupWriter:
 
     def put(self, name: str, data: NDArray, dims: tuple[str, ...], dtype: Dtype | None = None) -> None:
         """Write an array that will not grow."""
-        path = f"{self.path}/{name}"
+        path = self._inside(name)
         metadata, written = write_array(self.disk, path, data, dims, dtype or dtype_of(data.dtype.name))
         self._static[name] = metadata
         self._static_bytes[0] += written
         self._static_bytes[1] += data.nbytes
+
+    def _inside(self, name: str) -> str:
+        return f"{self.path}/{name}" if self.path else name
 
     def flush(self) -> None:
         """Write everything appended so far."""
@@ -86,11 +89,11 @@ class GroupWriter:
     def arrays(self) -> dict[str, ArrayMetadata]:
         """Return the metadata of the arrays, by path within the trace."""
         found = {array.path: array.metadata for array in self._growing.values()}
-        return found | {f"{self.path}/{name}": metadata for name, metadata in self._static.items()}
+        return found | {self._inside(name): metadata for name, metadata in self._static.items()}
 
     def groups(self) -> dict[str, Mapping[str, JSON]]:
         """Return the attributes of this group, by path within the trace."""
-        return {self.path: self.attributes}
+        return {self.path: self.attributes} if self.path else {}
 
     @property
     def bytes_written(self) -> int:

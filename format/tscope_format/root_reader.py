@@ -16,7 +16,6 @@ from tscope_format.chain_reader import ChainReader
 from tscope_format.dtypes import JSON, NDArray, dtype_of
 from tscope_format.errors import RecordError, TraceError
 from tscope_format.metadata import ArrayMetadata
-from tscope_format.overview import Overview, overview
 from tscope_format.tensors import Tensor, lengths
 
 _DEFAULT_BLOCK = 64
@@ -81,6 +80,18 @@ class RootReader:
         """Return all arrays of this root by their path within it."""
         return {path: _info(array.metadata) for path, array in self._arrays.items()}
 
+    def readers(self) -> list[ArrayReader]:
+        """Return the readers of all arrays, for `verify`."""
+        return list(self._arrays.values())
+
+    def chains(self) -> list[ChainReader]:
+        """Return the vectors that the parameters and buffers are held in, for `verify`.
+
+        Raises:
+            TraceError: the commit record lacks one.
+        """
+        return [*self._theta.values(), *self._buffer.values()]
+
     def group_attributes(self, path: str) -> Mapping[str, JSON]:
         """Return the JSON attributes of a group within this root, such as `probe/heldout`."""
         return self._groups.get(path, {})
@@ -105,23 +116,6 @@ class RootReader:
             TraceError: there is no such array or row, or a chunk is missing or damaged.
         """
         return self._array(name).take(rows)
-
-    def overview(self, name: str, start: int = 0, stop: int | None = None, *, points: int = 1000) -> Overview:
-        """Return the range of a scalar over groups of rows, read from its pyramid.
-
-        Args:
-            name: one of `step`, `time`, `loss`, `lr`, `grad_norm`, `update_norm`, `theta_norm`; the norms are
-                those over all tensors.
-            start: first row.
-            stop: row after the last; None for the end.
-            points: at least so many groups, if there are so many rows.
-
-        Raises:
-            TraceError: there is no such array, or a chunk is missing or damaged.
-        """
-        first, last, _ = slice(start, stop).indices(self.rows)
-        self._array(name)
-        return overview(self._arrays, name, first, last, points)
 
     def theta(self, row: int) -> dict[str, NDArray]:
         """Return the parameters at a row, bit for bit: dtype → (param,).

@@ -77,7 +77,9 @@ class Tree:
             inside = path + "/"
             below = {key.removeprefix(inside): members[key] for key in members if key.startswith(inside)}
             self._replace(inside + RECORD, consolidated(group_json(groups[path]), below))
-        self._replace(RECORD, consolidated(group_json(attributes), members))
+        if not self._replace(RECORD, consolidated(group_json(attributes), members)):
+            # Readers take the record's age for the recorder's pulse.
+            self._disk.touch(RECORD)
         self._members = members
 
     def recommit(self, attributes: Mapping[str, JSON]) -> None:
@@ -97,11 +99,13 @@ class Tree:
         self._texts[path] = metadata, text
         return text
 
-    def _replace(self, key: str, text: str) -> None:
+    def _replace(self, key: str, text: str) -> bool:
+        """Write a document if it differs from what is there; return whether it did."""
         if self._written.get(key) == text:
-            return
+            return False
         self._disk.write(key, [text.encode()])
         self._written[key] = text
+        return True
 
 
 def _parents(path: str) -> list[str]:

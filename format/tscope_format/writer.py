@@ -21,14 +21,12 @@ from tscope_format.dtypes import JSON, NDArray
 from tscope_format.errors import RecordError
 from tscope_format.group import checked_name
 from tscope_format.metadata import FORMAT
+from tscope_format.results import RESULTS
 from tscope_format.root_writer import RootWriter
 from tscope_format.tensors import Tensor
 from tscope_format.tree import RECORD, Tree
 
 Status = Literal["recording", "complete", "interrupted", "failed"]
-RESULTS = "analysis"
-"""The folder of results, which belongs to the analyses; no root can have its name."""
-
 # Kept free beside the record, so that a full disk can still be told from the trace.
 _RESERVE = ".reserve"
 _RESERVE_BYTES = 256 << 10
