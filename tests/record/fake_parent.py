@@ -94,7 +94,11 @@ class FakeParent:
 
     @property
     def marks(self) -> set[str]:
-        return {p.name.split(".")[0] for p in self._session.iterdir() if p.name.split(".")[0] in ("hello", "torch")}
+        return {
+            p.name.split(".")[0]
+            for p in self._session.iterdir()
+            if p.name.split(".")[0] in ("hello", "torch")
+        }
 
     def close(self) -> None:
         """Close the socket, and wait for the open connections to end."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FINALISE = 5.0  # seconds after the command's end
 RESERVE = 0.7  # of them, for the last commit
-EXPORT = 3.0  # of them, for a model that is still being exported
+STRAGGLERS = 3.0  # of them, for what still comes: the model as data, a process left in the background
 TICK = 0.1
 
 Status = Literal["complete", "interrupted", "failed"]
@@ -68,6 +68,7 @@ class Ingest:
         self._reason: str | None = None
         self._ended: float | None = None
         self._finishing = False
+        self._still = 0
         self._failure: str | None = None
         self._outcome = Outcome()
         self._thread = threading.Thread(target=self._run, name="tscope-ingest", daemon=True)
@@ -83,6 +84,11 @@ class Ingest:
         self._ended = time.monotonic()
         self._thread.join()
         return self._outcome
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not been told to finish."""
+        return self._ended is None
 
     def _run(self) -> None:
         lower_priority(NICENESS)
@@ -154,9 +160,11 @@ class Ingest:
         passed = time.monotonic() - self._ended
         if self._failure is not None or passed >= FINALISE - RESERVE:
             return True
-        coming = self._receiver.connections > 0 or len(self._inbox) > 0
         if not self._finishing:
-            if passed < EXPORT and (coming or recording.awaits_program):
+            # Twice in a row, since a connection may be on its way from the listener to its thread.
+            still = not self._receiver.expecting and len(self._inbox) == 0
+            self._still = self._still + 1 if still else 0
+            if passed < STRAGGLERS and self._still < 2:
                 return False
             self._finishing = True
             recording.finish(self._ended + FINALISE - RESERVE)

@@ -126,8 +126,8 @@ def _why_nothing(outcome: Outcome, command: Sequence[str]) -> str:
     if options is not None and "python" in os.path.basename(command[0]):
         return f"python {clean(options)} ignores the recorder's bootstrap (-I, -E and -S do); leave it out"
     return (
-        "no Python loaded the recorder's bootstrap: the command runs none, or one with -I, -E, -S or a cleared "
-        "environment"
+        "no Python loaded the recorder's bootstrap: the command runs none, or one with -I, -E, -S or a "
+        "cleared environment"
     )
 
 

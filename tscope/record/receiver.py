@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import threading
 from dataclasses import dataclass
@@ -58,10 +59,12 @@ class Receiver:
         self._thread.start()
 
     @property
-    def connections(self) -> int:
-        """The number of connections that are open."""
+    def expecting(self) -> bool:
+        """Whether a connection is open, or waits to be accepted."""
         with self._lock:
-            return len(self._open)
+            if self._open or self._closed:
+                return bool(self._open)
+        return bool(select.select([self._listener], [], [], 0)[0])
 
     def drop(self, connection: int) -> None:
         """Close one connection; its process goes on without the recorder."""

@@ -198,8 +198,8 @@ class Root:
         """Say what is only known at the end."""
         if self._choice.in_training and "heldout" in self.probes:
             self._say(
-                f"{self._choice.in_training} of the rows taken as held out were trained on later: the probe set "
-                "`heldout` is labelled in-sample"
+                f"{self._choice.in_training} of the rows taken as held out were trained on later: the probe "
+                "set `heldout` is labelled in-sample"
             )
 
     def _started(self) -> RootWriter:

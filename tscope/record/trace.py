@@ -76,11 +76,6 @@ class Recording:
         return self._create_failed or (self._writer is not None and self._writer.failed is not None)
 
     @property
-    def awaits_program(self) -> bool:
-        """Whether a model that made steps is still being exported."""
-        return any(root.steps and not root.has_program for root in self._roots.values())
-
-    @property
     def projecting(self) -> bool:
         """Whether, after `finish`, projections are still to come."""
         return self._projector.busy
