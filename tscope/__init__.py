@@ -10,10 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tscope.analyses import Metric, analyze, metrics
-    from tscope.probes import ProbeSet
-    from tscope.replay import Replay
-    from tscope.trace import Trace, open
     from tscope_format.errors import (
         AnalysisError,
         MissingDataError,
@@ -22,6 +18,11 @@ if TYPE_CHECKING:
         TscopeError,
         UsageError,
     )
+
+    from tscope.analyses import Metric, analyze, metrics
+    from tscope.probes import ProbeSet
+    from tscope.replay import Replay
+    from tscope.trace import Trace, open
 
 _HOMES = {
     "Metric": "tscope.analyses",

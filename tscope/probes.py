@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
 from tscope_format.errors import UsageError, clean
 
 if TYPE_CHECKING:
@@ -51,7 +50,9 @@ class ProbeSet:
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{array.dtype}{list(array.shape)}" for array in self.inputs)
-        labels = "no labels" if self.target is None else f"labels {self.target.dtype}{list(self.target.shape)}"
+        labels = (
+            "no labels" if self.target is None else f"labels {self.target.dtype}{list(self.target.shape)}"
+        )
         place = ", in-sample" if self.in_sample else ""
         return f"ProbeSet({clean(self.name)!r}: {shapes}; {labels}{place})"
 
@@ -95,7 +96,9 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         raise UsageError(f"probe file {clean(path)} does not exist; give an .npz with {_KEYS}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # The file is opened here: numpy leaves its own open when the archive is damaged.
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise UsageError(f"probe file {clean(path)} is one bare array; save an .npz with {_KEYS}")
             return {name: archive[name] for name in archive.files}
@@ -107,7 +110,9 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _input_names(path: Path, arrays: Mapping[str, NDArray[Any]]) -> list[str]:
-    numbered = sorted((name for name in arrays if re.fullmatch(r"x\d+", name)), key=lambda name: int(name[1:]))
+    numbered = sorted(
+        (name for name in arrays if re.fullmatch(r"x\d+", name)), key=lambda name: int(name[1:])
+    )
     unknown = sorted(set(arrays) - {"x", "y", *numbered})
     names = ["x"] if "x" in arrays else numbered
     gaps = names != ["x"] and names != [f"x{k}" for k in range(len(names))]
@@ -124,8 +129,10 @@ def _check_examples(
     counts = {name: (array.shape[0] if array.ndim else None) for name, array in arrays.items()}
     if len(set(counts.values())) != 1 or not all(counts.values()):
         raise UsageError(
-            f"probe file {clean(path)}: the first axis of every array is the example, and all must have the same "
-            f"number of them, at least one; got shapes {({name: array.shape for name, array in arrays.items()})}"
+            f"probe file {clean(path)}: the first axis of every array is the example, and all must have the "
+            "same "
+            "number of them, at least one; got shapes "
+            f"{ ({name: array.shape for name, array in arrays.items()}) }"
         )
 
 
@@ -134,13 +141,15 @@ def _check_expected(
 ) -> None:
     if len(inputs) != len(expected):
         raise UsageError(
-            f"probe file {clean(path)} holds {len(inputs)} input(s) ({', '.join(names)}), but the model takes "
+            f"probe file {clean(path)} holds {len(inputs)} input(s) ({', '.join(names)}), but the model "
+            "takes "
             f"{len(expected)}; save them as x0, x1, …"
         )
     for name, array, spec in zip(names, inputs, expected, strict=True):
         if array.shape[1:] != spec.shape:
             raise UsageError(
-                f"probe file {clean(path)}: each example of `{name}` has shape {array.shape[1:]}, but the model was "
+                f"probe file {clean(path)}: each example of `{name}` has shape {array.shape[1:]}, but the "
+                "model was "
                 f"trained on {spec.shape}"
             )
         if str(array.dtype) != spec.dtype:
@@ -156,6 +165,7 @@ def _check_values(path: Path, name: str, array: NDArray[Any]) -> None:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = np.argwhere(~np.isfinite(array))
         raise UsageError(
-            f"probe file {clean(path)}: `{name}` holds {len(bad)} NaN or infinite value(s), the first in example "
+            f"probe file {clean(path)}: `{name}` holds {len(bad)} NaN or infinite value(s), the first in "
+            "example "
             f"{bad[0][0]}; remove those examples"
         )

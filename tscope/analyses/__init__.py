@@ -1,1 +1,9 @@
-"""To be described by its owner."""
+"""Analyses of a trace: one file a metric, found by the registry, each a function from a trace to a `Result`.
+
+`metrics` lists them, `analyze` checks what one needs and runs it. Importing this package loads no torch.
+"""
+
+from tscope.analyses.metric import Metric, Need, Progress
+from tscope.analyses.registry import analyze, metric, metrics
+
+__all__ = ["Metric", "Need", "Progress", "analyze", "metric", "metrics"]

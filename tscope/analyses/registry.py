@@ -1,0 +1,111 @@
+"""The metrics there are, and the one way to run them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tscope_format.errors import TscopeError, UsageError, clean
+from tscope_format.results import save_result
+
+from tscope.analyses import telescoping
+from tscope.analyses.metric import Metric, Progress
+from tscope.trace import Trace
+from tscope.trace import open as open_trace
+
+if TYPE_CHECKING:
+    from tscope_format.results import Result
+
+_METRICS = {metric.name: metric for metric in (telescoping.METRIC,)}
+
+
+def metrics() -> tuple[Metric, ...]:
+    """Return every metric."""
+    return tuple(_METRICS.values())
+
+
+def metric(name: str) -> Metric:
+    """Return the metric called `name`.
+
+    Raises:
+        UsageError: There is none; the message lists those there are.
+    """
+    if name not in _METRICS:
+        raise UsageError(f"unknown metric {clean(name)!r}; there is {', '.join(sorted(_METRICS))}")
+    return _METRICS[name]
+
+
+def analyze(
+    trace: Trace | str | Path,
+    name: str,
+    *,
+    root: str | None = None,
+    save: bool = True,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Result:
+    """Run one metric on a trace.
+
+    Args:
+        trace: An open trace, or its path.
+        name: The metric.
+        root: Which of the trace's models, when it holds several.
+        save: Keep the result in the trace. Where that fails (a read-only trace), a note of the result says
+            so.
+        progress: Called with (rows done, rows in all).
+        **options: The metric's own options.
+
+    Returns:
+        The result; its provenance says from which trace, with which options, and what was recorded or
+        replayed.
+
+    Raises:
+        UsageError: Unknown metric, unknown option, or a value out of range.
+        MissingDataError: The trace lacks what the metric needs.
+        TraceError: The trace cannot be read.
+    """
+    chosen = metric(name)
+    known = {field.name for field in fields(chosen.options)}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise UsageError(
+            f"{name} has no option {', '.join(clean(option) for option in unknown)}; it has "
+            f"{', '.join(sorted(known))}"
+        )
+    settings = chosen.options(**options)
+    opened = trace if isinstance(trace, Trace) else open_trace(trace)
+    if root is not None:
+        opened = opened.root(root)
+    chosen.check(opened, settings)
+    result = chosen.run(opened, settings, progress or _silent)
+    provenance = {
+        "trace": opened.fingerprint,
+        "path": opened.path.name,
+        "root": opened.name,
+        "version": version("tscope"),
+        "options": {key: _plain(value) for key, value in asdict(settings).items()},
+        **result.provenance,
+    }
+    result = replace(result, provenance=provenance)
+    return _saved(opened, result) if save else result
+
+
+def _saved(trace: Trace, result: Result) -> Result:
+    try:
+        save_result(trace.path, result, trace.name)
+    except (OSError, TscopeError) as error:
+        # The figures are worth more than the place they are kept in: a trace on a read-only disk can be
+        # analysed.
+        note = f"not saved in the trace: {clean(error)}"
+        return replace(result, notes=(*result.notes, note))
+    return result
+
+
+def _plain(value: object) -> object:
+    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
+
+
+def _silent(done: int, total: int) -> None:
+    """Report no progress."""
