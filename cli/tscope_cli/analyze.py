@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from tscope_format.errors import TscopeError, UsageError, clean
+from tscope_format.errors import TraceError, UsageError, clean
 
 from tscope_cli.terminal import Progress, out, say
 
@@ -105,7 +105,7 @@ def analyze(
 
         figure.check(plot)
     result = compute(trace, metric, root, options, quiet=quiet)
-    kept = None if no_save else save(result, trace, root, save_to)
+    kept = None if no_save else save(result, trace, save_to)
     title = f"{metric} of {trace.name.removesuffix('.zarr')}"
     if csv is not None:
         from tscope_cli import csvfile
@@ -118,7 +118,7 @@ def analyze(
     if json:
         from tscope_cli import jsonfile
 
-        jsonfile.dump(result.to_dict())
+        jsonfile.dump_strict(result.to_dict())
         return
     from tscope_cli import report
 
@@ -139,10 +139,10 @@ def compute(
         return analyses.analyze(trace, metric, root=root, save=False, progress=progress, **options)
 
 
-def save(result: Result, trace: Path, root: str | None, elsewhere: Path | None) -> str | None:
+def save(result: Result, trace: Path, elsewhere: Path | None) -> str | None:
     """Keep the result in the trace or `elsewhere`, and return where.
 
-    A trace that is read-only gives None, and a word on stderr: the figures are worth more than their place.
+    A trace that cannot be written gives None and a word on stderr: the figures are worth more.
 
     Raises:
         UsageError: `elsewhere` cannot be written.
@@ -151,12 +151,11 @@ def save(result: Result, trace: Path, root: str | None, elsewhere: Path | None) 
 
     folder = trace if elsewhere is None else elsewhere
     try:
-        name = save_result(folder, result, root)
-    except (OSError, TscopeError) as error:
-        reason = getattr(error, "strerror", None) or clean(error)
+        name = save_result(folder, result, str(result.provenance["root"]))
+    except TraceError as error:
         if elsewhere is not None:
-            raise UsageError(f"--save-to {elsewhere}: the result cannot be written: {reason}") from error
-        say(f"the result is not saved, since the trace cannot be written ({reason}); use --save-to DIR")
+            raise UsageError(f"--save-to: {clean(error)}") from error
+        say(str(error))
         return None
     return f"{folder}/analysis/{result.metric}/{name}"
 

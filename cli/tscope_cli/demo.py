@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from tscope_format.errors import RecordError, clean
 
+from tscope_cli.table import facts
 from tscope_cli.terminal import out, paint
 
 SCRIPT = Path(__file__).with_name("demo_train.py")
@@ -41,7 +42,7 @@ def demo(
     from tscope_cli.analyze import compute, save
 
     result = compute(trace, _METRIC, None, {}, quiet=False)
-    save(result, trace, None, None)
+    save(result, trace, None)
     report.show(result, f"{_METRIC} of {trace.name.removesuffix('.zarr')}")
     out()
     out(paint("3. look", "bold"))
@@ -62,9 +63,14 @@ def _advice(trace: Path) -> tuple[str, ...]:
         "   The lazy model, linearised at the start, cannot tell the two spirals apart; the telescoped one,",
         "   linear in every single update, follows the network. The difference is what training learned.",
         "",
-        f"   tscope browse {name}                     every step, with a scrubber",
-        f"   tscope info {name}                       what the trace holds",
-        f"   tscope analyze {name} --replay           every step recomputed, with each layer's share",
-        f"   tscope analyze {name} --plot demo.svg    the same as a figure",
-        "   tscope record -- python train.py         your own script, as it is",
+        *facts(
+            [
+                (f"tscope browse {name}", "every step, with a scrubber"),
+                (f"tscope info {name}", "what the trace holds"),
+                (f"tscope analyze {name} --replay", "every step recomputed, with the share of each layer"),
+                (f"tscope analyze {name} --plot demo.svg", "the same as a figure"),
+                ("tscope record -- python train.py", "your own script, as it is"),
+            ],
+            indent=3,
+        ),
     )

@@ -12,9 +12,13 @@ SCHEMA = 1
 
 def dump(content: Mapping[str, object]) -> None:
     """Print `content` on stdout as one JSON object, with its schema version first."""
-    # Strings are escaped by json, so that control characters of a trace never reach the terminal as such.
-    json.dump(finite({"schema": SCHEMA, **content}), sys.stdout, allow_nan=False, separators=(",", ":"))
-    sys.stdout.write("\n")
+    dump_strict(finite({"schema": SCHEMA, **content}))
+
+
+def dump_strict(document: object) -> None:
+    """Print a document that is strict JSON already, such as that of a result."""
+    # json escapes what is not ASCII, so that control characters of a trace never reach the terminal as such.
+    sys.stdout.write(json.dumps(document, allow_nan=False, separators=(",", ":")) + "\n")
 
 
 def finite(value: object) -> object:
