@@ -11,6 +11,7 @@ Frames in: `root` (tables), `program`, `probe`, `state`, `finish`. Frames out: `
 from __future__ import annotations
 
 import gc
+import math
 import socket
 import sys
 import time
@@ -28,10 +29,12 @@ from tscope.program.functional import OutputFunctional
 from tscope.program.program import Program
 from tscope.record.backlog import State
 from tscope.record.frames import Blob, Frame, read_frame, write_frame
+from tscope.record.linear_map import LinearMap, linear_map
 from tscope.record.receiver import lower_priority
 from tscope.replay.flat import named, tensor
 
 LOWEST_PRIORITY = 19
+WORTHWHILE = 4.0  # seconds spent on J_0, after which it pays to load what turns it into a linear map (2 s)
 CHUNK_BYTES = 64 << 20  # of model outputs that are held at once
 Tensors = dict[str, torch.Tensor]
 
@@ -73,7 +76,7 @@ class Projection:
     """Outputs f_t, J_{t'} (θ_t − θ_t') with t' the state before, and J_0 (θ_t − θ_0), on one probe set.
 
     One Jacobian-vector product at t' also gives f_t', so a row is finished when its successor arrives: about
-    three forward passes a row, and three for the lazy prediction.
+    three forward passes a row, and one for the lazy prediction.
 
     Args:
         name: The probe set's name.
@@ -103,16 +106,18 @@ class Projection:
         self._step = first.step
         self._jvp: torch.Tensor | None = None
         self._lazy: torch.Tensor | None = None
+        self._linear: LinearMap | None = None
+        self._spent = 0.0
 
-    def advance(self, state: State) -> Projected:
-        """Take the next state and return the row of the one before it."""
+    def advance(self, state: State, *, hurry: bool = False) -> Projected:
+        """Take the next state and return the row of the one before it; `hurry`: set nothing up any more."""
         theta, buffer = self._model.tensors(state)
         output, change = self._product(self._previous, theta)
         if self._jvp is None or self._lazy is None:
             self._jvp, self._lazy = torch.zeros_like(output), torch.zeros_like(output)
             lazy = change  # the first interval starts at θ_0
         else:
-            _, lazy = self._product(self._origin, theta)
+            lazy = self._from_origin(theta, hurry=hurry)
         row = Projected(self._step, output, self._jvp, self._lazy)
         self._previous, self._step, self._jvp, self._lazy = (theta, buffer), state.step, change, lazy
         return row
@@ -133,10 +138,33 @@ class Projection:
     def _product(self, at: tuple[Tensors, Tensors], to: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
         """Return f at the state `at`, and its Jacobian there times the way `to` the parameters θ."""
         theta, buffer = at
-        tangents = {name: to[name] - value for name, value in theta.items()}
-        return jvp(
-            self._model.program, self._functional, theta, tangents, buffer, self._inputs, chunk=self._chunk
-        )
+        program, functional, tangents = self._model.program, self._functional, _difference(to, theta)
+        return jvp(program, functional, theta, tangents, buffer, self._inputs, chunk=self._chunk)
+
+    def _from_origin(self, theta: Tensors, *, hurry: bool) -> torch.Tensor:
+        """Return J_0 (θ − θ_0)."""
+        if self._linear is not None:
+            return self._linear(_difference(theta, self._origin[0]))
+        started = time.perf_counter()
+        product = self._product(self._origin, theta)[1]
+        self._spent += time.perf_counter() - started
+        if self._spent > WORTHWHILE and not hurry:
+            self._spent = -math.inf  # tried once
+            self._linear = self._linearised(theta, product)
+        return product
+
+    def _linearised(self, theta: Tensors, product: torch.Tensor) -> LinearMap | None:
+        """Return J_0 as a linear map if it fits in memory; `product` is J_0 (θ − θ_0), to check it."""
+        if self._chunk < len(self._inputs[0]):
+            return None
+        origin, buffer = self._origin
+        tangents = _difference(theta, origin)
+        program, functional = self._model.program, self._functional
+        return linear_map(program, functional, origin, buffer, self._inputs, tangents, product)
+
+
+def _difference(theta: Tensors, origin: Tensors) -> Tensors:
+    return {name: value - origin[name] for name, value in theta.items()}
 
 
 class Projections:
@@ -167,7 +195,7 @@ class Projections:
                 self._waiting[root] = frame
                 self._running.pop(root, None)
             elif frame.kind == "state":
-                self._advance(root, _state(frame))
+                self._advance(root, _state(frame), hurry=frame.flag("hurry"))
             elif frame.kind == "finish":
                 self._finish(root)
         except Exception as error:  # the boundary of a root: any failure of its model ends up here
@@ -184,12 +212,12 @@ class Projections:
         elif frame.kind == "finish":
             write_frame(self._connection, "finished", {"root": root, "final": frame.flag("final")})
 
-    def _advance(self, root: str, state: State) -> None:
+    def _advance(self, root: str, state: State, *, hurry: bool) -> None:
         waiting = self._waiting.pop(root, None)
         if waiting is not None:
             self._running[root] = self._begin(root, waiting, state)
         elif root in self._running:
-            self._send(root, self._running[root].name, self._running[root].advance(state))
+            self._send(root, self._running[root].name, self._running[root].advance(state, hurry=hurry))
 
     def _finish(self, root: str) -> None:
         projection = self._running.pop(root, None)

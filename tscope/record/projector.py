@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 IN_FLIGHT = 2  # one being projected, one waiting in the socket
 HISTORY = LIMIT // 2
+PACE_OF = 15
 
 
 @dataclass
@@ -47,7 +49,7 @@ class Lane:
         latest: The newest state, projected last in any case.
         probe: The set that is followed.
         at: The step that was sent last, None when a set has just begun.
-        taken: Number of states that were projected, in `seconds`.
+        recent: Seconds that the last few states took.
     """
 
     first: State
@@ -60,8 +62,7 @@ class Lane:
     finishing: bool = False
     finished: bool = False
     at: int | None = None
-    taken: int = 0
-    seconds: float = 0.0
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=PACE_OF))
 
     @property
     def ready(self) -> bool:
@@ -245,13 +246,15 @@ class Projector:
         self._in_flight += 1
         lane.at = state.step
         blobs = {**_blobs("theta", state.theta), **_blobs("buffer", state.buffer)}
-        return "state", {"root": root, "step": state.step}, blobs
+        hurry = self._deadline is not None
+        return "state", {"root": root, "step": state.step, "hurry": hurry}, blobs
 
     def _affordable(self, lane: Lane) -> int:
         """Return how many states can be projected until the deadline, at the pace of those before."""
-        if not lane.taken or self._deadline is None:
+        if not lane.recent or self._deadline is None:
             return 1
-        pace = lane.seconds / lane.taken * max(1, sum(other.ready for other in self._lanes.values()))
+        # The median: the first state, and now and then another, has something to set up.
+        pace = statistics.median(lane.recent) * max(1, sum(other.ready for other in self._lanes.values()))
         return max(1, int((self._deadline - self._clock()) / max(pace, 1e-6)) - IN_FLIGHT)
 
     def _receive(self, connection: socket.socket) -> None:
@@ -275,8 +278,7 @@ class Projector:
             lane = self._lanes[root]
             if frame.kind == "taken":
                 self._in_flight -= 1
-                lane.taken += 1
-                lane.seconds += frame.number("seconds")
+                lane.recent.append(frame.number("seconds"))
             elif frame.kind == "failed":
                 self._stop(lane)
             self._changed.notify_all()
