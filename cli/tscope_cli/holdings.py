@@ -104,7 +104,9 @@ def _arrays(root: RootReader, arrays: Mapping[str, ArrayInfo]) -> tuple[tuple[st
 
 
 def _probe(root: RootReader, name: str, arrays: Mapping[str, ArrayInfo]) -> Probe:
-    known: Mapping[str, Any] = root.group_attributes(f"probe/{name}")
+    # What was known when the set was made, and what the recorder learned since.
+    later = (root.attributes.get("probes") or {}).get(name) or {}
+    known: Mapping[str, Any] = {**root.group_attributes(f"probe/{name}"), **later}
     output, inputs = arrays.get(f"probe/{name}/output"), arrays.get(f"probe/{name}/input/0")
     return Probe(
         name=clean(name),

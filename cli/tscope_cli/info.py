@@ -21,7 +21,7 @@ from tscope_cli.table import facts as lines_of
 from tscope_cli.terminal import out, paint
 
 if TYPE_CHECKING:
-    from tscope_format import ResultInfo, TraceReader
+    from tscope_format import ResultInfo
 
 _REPORTS = 5
 Pairs = list[tuple[str, str]]
@@ -37,7 +37,7 @@ def info(
     reader = open_trace(trace)
     summary = summarise(reader)
     held = {name: holdings(reader.root(name)) for name in reader.roots}
-    available = _availability(reader)
+    available = metrics.availability(reader)
     results = list_results(trace)
     if json:
         from tscope_cli import jsonfile
@@ -61,15 +61,6 @@ def info(
     for line in lines_of(pairs):
         out(line)
     out(f"next: {_next(trace, summary, available, results)}")
-
-
-def _availability(reader: TraceReader) -> tuple[metrics.Availability, ...]:
-    """Return what can be computed; of a trace without a model, nothing can."""
-    if not reader.roots:
-        return ()
-    from tscope.trace import Trace
-
-    return metrics.availability(Trace(reader))
 
 
 def _run(summary: Summary, facts: Mapping[str, Any]) -> Pairs:
@@ -134,8 +125,9 @@ def _held(item: Holdings) -> Pairs:
 
 def _beyond(available: Sequence[metrics.Availability], results: Sequence[ResultInfo]) -> Pairs:
     """Return what can be, and what has been, computed."""
+    alone = len({item.root for item in available}) < 2
     return [
-        *_listed("metrics", [_state(item) for item in available]),
+        *_listed("metrics", [_state(item, alone=alone) for item in available]),
         *_listed("results", [f"{result.metric} {result.id}" for result in results]),
     ]
 
@@ -149,8 +141,9 @@ def _reports(facts: Mapping[str, Any]) -> Pairs:
     return _listed("errors", shown)
 
 
-def _state(item: metrics.Availability) -> str:
-    return f"{item.name}: lacks {'; '.join(item.lacks)}" if item.lacks else f"{item.name}: ready"
+def _state(item: metrics.Availability, *, alone: bool) -> str:
+    name = item.name if alone else f"{item.name} of {clean(item.root)}"
+    return f"{name}: lacks {'; '.join(item.lacks)}" if item.lacks else f"{name}: ready"
 
 
 def _listed(label: str, values: Sequence[str]) -> Pairs:

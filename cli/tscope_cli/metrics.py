@@ -10,15 +10,16 @@ from tscope_cli.table import facts
 from tscope_cli.terminal import out, paint
 
 if TYPE_CHECKING:
-    from tscope.trace import Trace
+    from tscope_format import TraceReader
 
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether a trace allows a metric: `lacks` is empty, or says what is missing and the remedy."""
+    """Whether a recorded model allows a metric: `lacks` is empty, or says what is missing and the remedy."""
 
     name: str
     summary: str
+    root: str
     lacks: tuple[str, ...]
 
 
@@ -47,15 +48,20 @@ def show(*, as_json: bool) -> None:
         )
 
 
-def availability(trace: Trace) -> tuple[Availability, ...]:
-    """Return, for every metric, what the trace lacks for it."""
+def availability(reader: TraceReader) -> tuple[Availability, ...]:
+    """Return what each recorded model of a trace lacks for each metric; nothing without a model."""
+    if not reader.roots:
+        return ()
     from tscope.analyses import metrics
+    from tscope.trace import Trace
 
     return tuple(
         Availability(
             metric.name,
             metric.summary,
-            tuple(f"{need.name} ({need.remedy})" for need in metric.missing(trace)),
+            name,
+            tuple(f"{need.name} ({need.remedy})" for need in metric.missing(Trace(reader, name))),
         )
+        for name in reader.roots
         for metric in metrics()
     )

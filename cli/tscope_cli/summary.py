@@ -18,8 +18,18 @@ if TYPE_CHECKING:
     from tscope_format import RootReader, TraceReader
 
 # Hyper-parameters that choose an implementation, not a result; and values that mean "off".
-_UNINFORMATIVE = {"lr", "foreach", "fused", "capturable", "differentiable", "maximize", "initial_lr"}
+_UNINFORMATIVE = {
+    "lr",
+    "foreach",
+    "fused",
+    "capturable",
+    "differentiable",
+    "maximize",
+    "initial_lr",
+    "decoupled_weight_decay",
+}
 _UNSET = {"None", "False", "0"}
+RESULTS = "analysis"  # the folder of saved results within a trace
 STALLED_AFTER = 30.0  # seconds without a commit, of a recorder that commits every 2 s
 
 
@@ -62,7 +72,7 @@ class Summary:
         command: The recorded command.
         created: Seconds since the epoch; NaN if unknown.
         committed: Seconds since the epoch of the last commit.
-        size: Bytes on disk.
+        size: Bytes on disk, saved results left out.
         raw: Bytes of the recorded arrays without compression.
         roots: The recorded models.
     """
@@ -108,7 +118,7 @@ def summarise(reader: TraceReader) -> Summary:
         command=tuple(clean(word) for word in facts.get("command") or ()),
         created=_number(facts.get("created")),
         committed=committed,
-        size=disk_size(path),
+        size=disk_size(path) - disk_size(path / RESULTS),
         raw=sum(raw_size(reader.root(name)) for name in reader.roots),
         roots=tuple(summarise_root(reader.root(name)) for name in reader.roots),
     )
