@@ -8,6 +8,7 @@ from tscope_tui.plot.axis import Axis, axis_over, compact
 from tscope_tui.plot.bars import bar, sparkline
 from tscope_tui.plot.chart import Frame, Plot, Role, Run, chart, draw, legend
 from tscope_tui.plot.series import DASHES, Dash, Series
+from tscope_tui.plot.svg import svg
 
 __all__ = [
     "DASHES",
@@ -25,4 +26,5 @@ __all__ = [
     "draw",
     "legend",
     "sparkline",
+    "svg",
 ]

@@ -1,0 +1,133 @@
+"""Small traces for the tests of the terminal interface, written by the real writer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from tscope_format import Array, Result, RootWriter, Row, TraceWriter, save_result, table
+
+PARAMETERS = table(
+    [
+        ("fc1.weight", (4, 3), "float32", (), True),
+        ("fc1.bias", (4,), "float32", (), True),
+        ("head.weight", (1, 4), "float32", (), True),
+    ]
+)
+SIZE = sum(tensor.size for tensor in PARAMETERS)
+EXAMPLES = 6
+SPIKE = 40
+
+
+class Run:
+    """A synthetic run: a decaying loss with one spike, and predictions that curve away from the lazy ones."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        facts: Mapping[str, object] | None = None,
+        labels: bool = True,
+        probe: bool = True,
+    ) -> None:
+        self.path, self.step = path, 0
+        self._random = np.random.default_rng(0)
+        self._theta = self._random.standard_normal(SIZE).astype(np.float32)
+        known = {
+            "command": ["python", "train.py", "--lr", "0.1"],
+            "host": "gpu17",
+            "git": {"commit": "a1b2c3d4e5f6"},
+        }
+        self.writer = TraceWriter.create(path, facts={**known, **(facts or {})}, flush_seconds=0.0)
+        self.root: RootWriter = self.writer.add_root(
+            "model",
+            parameters=PARAMETERS,
+            buffers=(),
+            groups=1,
+            theta={"float32": self._theta},
+            buffer={},
+            time=1000.0,
+            attributes={
+                "class": "MLP",
+                "optimizers": [{"class": "SGD", "groups": [{"hyper": {"lr": 0.1, "momentum": 0.9}}]}],
+            },
+        )
+        self._probe = None
+        if probe:
+            inputs = [self._random.standard_normal((EXAMPLES, 3)).astype(np.float32)]
+            target = np.where(np.arange(EXAMPLES) % 2 == 0, 1.0, -1.0).astype(np.float32) if labels else None
+            self._probe = self.root.add_probe(
+                "heldout", inputs=inputs, target=target, attributes={"functional": {"kind": "full"}}
+            )
+            zero = np.zeros((EXAMPLES, 1), np.float32)
+            self._probe.append(0, self.output(0), zero, zero)
+
+    @staticmethod
+    def output(step: int) -> np.ndarray:
+        """Return f (example, output) at a step."""
+        sign = np.where(np.arange(EXAMPLES) % 2 == 0, 1.0, -1.0)[:, None]
+        return (sign * np.tanh(step / 60) + 0.05 * np.arange(EXAMPLES)[:, None] - 0.2).astype(np.float32)
+
+    @staticmethod
+    def loss(step: int) -> float:
+        """Return the loss of a step."""
+        return float(np.exp(-step / 50) * (5.0 if step == SPIKE else 1.0) + 0.01)
+
+    def train(self, steps: int, *, loss: float | None = None, skipped: bool = False) -> None:
+        """Append steps; the writer flushes at `commit`."""
+        for _ in range(steps):
+            self.step += 1
+            self._theta = self._theta - (0.01 * self._random.standard_normal(SIZE)).astype(np.float32)
+            norms = np.abs(self._random.standard_normal(len(PARAMETERS))).astype(np.float32)
+            self.root.append(
+                Row(
+                    step=self.step,
+                    time=1000.0 + 0.01 * self.step,
+                    loss=self.loss(self.step) if loss is None else loss,
+                    lr=np.array([0.1]),
+                    theta={"float32": self._theta},
+                    buffer=None,
+                    grad_norm=norms,
+                    skipped=skipped,
+                    foreign=False,
+                    micro=(),
+                )
+            )
+            if self._probe is not None:
+                change = self.output(self.step) - self.output(self.step - 1)
+                jvp = change * np.float32(1.02)
+                slope = self.output(1) - self.output(0)
+                self._probe.append(self.step, self.output(self.step), jvp, slope * np.float32(self.step))
+        self.writer.commit()
+
+    def close(self, status: str = "complete", reason: str | None = None) -> Path:
+        """Finish the trace."""
+        self.writer.close(status, reason)  # type: ignore[arg-type]
+        return self.path
+
+
+def finished(path: Path, steps: int = 120, **options: object) -> Path:
+    """Write a whole run."""
+    run = Run(path, **options)  # type: ignore[arg-type]
+    run.train(steps)
+    return run.close()
+
+
+def save_telescoping(path: Path, steps: int = 120, layers: tuple[str, ...] = ("fc1", "head")) -> str:
+    """Save a telescoping result with contributions, as `tscope analyze --replay` does."""
+    step = np.arange(steps + 1)
+    actual = np.stack([Run.output(int(at)) for at in step])
+    telescoped, lazy = actual * 1.01, actual[:1] + (actual[1] - actual[0]) * step[:, None, None]
+    share = np.linspace(1.0, 0.2, len(layers))
+    moved = np.abs(np.diff(actual, axis=0, prepend=actual[:1])).sum((1, 2))
+    arrays = {
+        "step": Array(("step",), step),
+        "actual": Array(("step", "example", "output"), actual),
+        "telescoped": Array(("step", "example", "output"), telescoped.astype(np.float32)),
+        "lazy": Array(("step", "example", "output"), lazy.astype(np.float32)),
+        "residual": Array(("step",), 0.01 * moved),
+        "contribution": Array(("step", "layer"), moved[:, None] * share),
+    }
+    result = Result("telescoping", {"probe": "heldout"}, arrays, {"layers": list(layers)})
+    return save_result(path, result, "model")

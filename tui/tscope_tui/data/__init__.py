@@ -1,0 +1,1 @@
+"""What the screen shows, read from traces: pure functions and immutable snapshots, no terminal."""

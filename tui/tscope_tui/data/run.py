@@ -1,0 +1,251 @@
+"""One opened run: an immutable snapshot for the screen, and its source, which reads the trace in a worker."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tscope_format.errors import TscopeError, clean
+
+from tscope_tui.data.curve import Curve, read_curve
+from tscope_tui.data.entry import Entry, read_entry
+from tscope_tui.data.events import Event, flag_events, in_order, loss_events
+from tscope_tui.data.facts import Facts, facts_of
+from tscope_tui.data.steps import Steps
+from tscope_tui.data.telescoping import Choice, Recorded, Telescoping, from_result
+
+if TYPE_CHECKING:
+    from tscope_format import ResultInfo, RootReader, TraceReader
+
+CURVES = ("loss", "grad_norm", "update_norm", "theta_norm")
+METRIC = "telescoping"
+
+
+@dataclass(frozen=True, eq=False)
+class RunData:
+    """Everything the views show of one run at one commit.
+
+    Attributes:
+        entry: Its row in the browser.
+        facts: What was recorded.
+        root: The recorded model that is shown.
+        steps: The step of each row; None before anything could be read.
+        curves: The scalars over all rows.
+        detail: The same within `window`, where all rows are too many to read exactly.
+        window: The rows of `detail`.
+        telescoping: Predictions of the probe set; None where there are none.
+        missing: Why `telescoping` or its layers are not there: what would provide them.
+        events: What happened, by step.
+        problems: What could not be read; cleaned.
+    """
+
+    entry: Entry
+    facts: Facts = ()
+    root: str = ""
+    steps: Steps | None = None
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    detail: Mapping[str, Curve] = field(default_factory=dict)
+    window: tuple[int, int] | None = None
+    telescoping: Telescoping | None = None
+    events: tuple[Event, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """The folder of the trace."""
+        return self.entry.path
+
+    @property
+    def last(self) -> int:
+        """The last step."""
+        return self.steps.last if self.steps is not None else 0
+
+    def curve(self, name: str, window: tuple[float, float] | None) -> Curve | None:
+        """Return a scalar, in detail where the window on steps lies within what was read in detail."""
+        if window is not None and self.window is not None and self.steps is not None and name in self.detail:
+            low, high = self.steps.at(self.window[0]), self.steps.at(self.window[1] - 1)
+            if low <= window[0] and (window[1] <= high or high == self.steps.last):
+                return self.detail[name]
+        return self.curves.get(name)
+
+
+class RunSource:
+    """Reads one trace; every method blocks, and runs in a thread that is not the screen's."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._reader: TraceReader | None = None
+        self._recorded: Recorded | None = None
+        self._curves: dict[str, Curve] = {}
+        self._rows = 0
+        self._results: tuple[object, Telescoping | None] = (None, None)
+
+    def load(
+        self, choice: Choice, window: tuple[float, float] | None, *, curves_only: bool = False
+    ) -> RunData:
+        """Read what was committed since the last call, and the rows of a window on steps in detail.
+
+        Args:
+            choice: Which predictions to show.
+            window: Steps to read in detail.
+            curves_only: Leave the probe arrays for a later call, so that curves are shown first.
+
+        Returns:
+            A new snapshot. What cannot be read is named in its problems, and never raised.
+        """
+        with self._lock:
+            entry = read_entry(self.path, time.time())
+            try:
+                return self._load(entry, choice, window, curves_only)
+            except (TscopeError, OSError, ValueError, KeyError, TypeError) as error:
+                return RunData(entry, problems=(clean(error).removeprefix(f"{clean(self.path)}: "),))
+
+    def _load(
+        self, entry: Entry, choice: Choice, window: tuple[float, float] | None, curves_only: bool
+    ) -> RunData:
+        from tscope_format import open_trace
+
+        if self._reader is None:
+            self._reader = open_trace(self.path)
+        else:
+            self._reader.refresh()
+        if not self._reader.roots:
+            return RunData(entry, facts_of(self._reader, None), problems=("no model was trained yet",))
+        root = self._reader.root(self._reader.roots[0])
+        problems: list[str] = []
+        steps = Steps.read(root, root.rows)
+        self._extend(root, steps, problems)
+        detail, rows = self._details(root, steps, window, problems)
+        telescoping = None if curves_only else self._telescoping(root, choice, problems)
+        return RunData(
+            entry,
+            facts_of(self._reader, root),
+            clean(root.name),
+            steps,
+            dict(self._curves),
+            detail,
+            rows,
+            telescoping,
+            self._events(root, steps, telescoping, problems),
+            tuple(dict.fromkeys(problems)),
+        )
+
+    def _extend(self, root: RootReader, steps: Steps, problems: list[str]) -> None:
+        for name in CURVES:
+            known = self._curves.get(name)
+            try:
+                if known is None or steps.rows < self._rows:
+                    curve = read_curve(root, name, steps)
+                elif steps.rows > self._rows:
+                    start = self._rows - self._rows % known.block
+                    new = read_curve(root, name, steps, start)
+                    curve = None if new is None else known.joined(new, steps.at(start))
+                    if curve is not None and curve.values.size > 2 * max(known.values.size, 1 << 18):
+                        curve = read_curve(root, name, steps)
+                else:
+                    curve = known
+            except TscopeError as error:
+                problems.append(clean(error))
+                continue
+            if curve is not None:
+                self._curves[name] = curve
+        self._rows = steps.rows
+
+    def _details(
+        self, root: RootReader, steps: Steps, window: tuple[float, float] | None, problems: list[str]
+    ) -> tuple[dict[str, Curve], tuple[int, int] | None]:
+        coarse = [name for name, curve in self._curves.items() if curve.block > 1]
+        if window is None or not coarse:
+            return {}, None
+        # As much again on both sides, so that panning a little needs no reading.
+        low, high = steps.row(window[0]), steps.row(window[1]) + 2
+        room = max(1, high - low)
+        rows = max(0, low - room), min(steps.rows, high + room)
+        detail = {}
+        for name in coarse:
+            try:
+                curve = read_curve(root, name, steps, *rows)
+            except TscopeError as error:
+                problems.append(clean(error))
+                continue
+            if curve is not None:
+                detail[name] = curve
+        return detail, rows
+
+    def _telescoping(self, root: RootReader, choice: Choice, problems: list[str]) -> Telescoping | None:
+        saved = self._saved(choice, problems)
+        probe = next((probe for probe in root.probes if Recorded.available(root, probe)), None)
+        if probe is None:
+            return saved
+        try:
+            if self._recorded is None or self._recorded.choice != choice or self._recorded.probe != probe:
+                self._recorded = Recorded(root, probe, choice)
+            self._recorded.advance(root)
+            recorded = self._recorded.result()
+        except TscopeError as error:
+            self._recorded = None
+            problems.append(clean(error))
+            return saved
+        if recorded is None or saved is None:
+            return recorded or saved
+        # The saved result is the more exact one, unless the run went on after it.
+        newer = recorded.step.size > 0 and (not saved.step.size or recorded.step[-1] > saved.step[-1])
+        return recorded.with_layers(saved) if newer else saved
+
+    def _saved(self, choice: Choice, problems: list[str]) -> Telescoping | None:
+        from tscope_format import list_results
+
+        try:
+            found = [info for info in list_results(self.path) if info.metric == METRIC]
+        except (TscopeError, OSError) as error:
+            problems.append(clean(error))
+            return None
+        known = choice, tuple(info.id for info in found)
+        if self._results[0] != known:
+            self._results = known, self._newest(found, choice, problems)
+        return self._results[1]
+
+    def _newest(self, found: Sequence[ResultInfo], choice: Choice, problems: list[str]) -> Telescoping | None:
+        """Return the newest result, with the layers of the newest that has them."""
+        from tscope_format import load_result
+
+        newest: Telescoping | None = None
+        for info in sorted(found, key=lambda info: info.created, reverse=True)[:8]:
+            try:
+                one = from_result(load_result(self.path, METRIC, info.id), "saved result", choice)
+            except (TscopeError, OSError, KeyError, ValueError) as error:
+                problems.append(clean(error))
+                continue
+            newest = newest.with_layers(one) if newest is not None else one
+            if newest.contribution is not None:
+                break
+        return newest
+
+    def _events(
+        self, root: RootReader, steps: Steps, telescoping: Telescoping | None, problems: list[str]
+    ) -> tuple[Event, ...]:
+        events = loss_events(self._curves["loss"]) if "loss" in self._curves else []
+        for name, kind, text in (
+            ("skipped", "k", "optimizer skipped the step"),
+            ("foreign", "f", "weights changed outside the optimizer"),
+        ):
+            if name not in root.arrays():
+                continue
+            try:
+                rows = np.flatnonzero(root.read(name, 0, steps.rows))
+            except TscopeError as error:
+                problems.append(clean(error))
+                continue
+            events += flag_events(steps.of(rows), kind, text)
+        if telescoping is not None:
+            worst = telescoping.worst(1)
+            events += [Event(step, "w", "worst telescoping step") for step in worst]
+            if telescoping.stopped is not None:
+                events.append(Event(telescoping.stopped, "!", "predictions are not finite"))
+        return in_order(events)

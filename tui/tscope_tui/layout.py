@@ -1,0 +1,117 @@
+"""Where each pane goes, by the size of the terminal. Pure arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import pairwise
+
+
+class Tier(IntEnum):
+    """How much room there is."""
+
+    SMALL = 0
+    COLUMNS = 1
+    SIDEBAR = 2
+    COMPOSITE = 3
+
+
+@dataclass(frozen=True)
+class Rect:
+    """A rectangle of the screen, in cells."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def holds(self, x: int, y: int) -> bool:
+        """Return whether a cell lies within."""
+        return self.x <= x < self.x + self.width and self.y <= y < self.y + self.height
+
+
+def tier(width: int, height: int) -> Tier:
+    """Return the tier of a terminal."""
+    if width < 72 or height < 20:
+        return Tier.SMALL
+    if width >= 160 and height >= 40:
+        return Tier.COMPOSITE
+    return Tier.SIDEBAR if width >= 120 else Tier.COLUMNS
+
+
+def top(size: Tier) -> int:
+    """Return the rows above the panes: the header, and the tabs where there is room."""
+    return 1 if size is Tier.SMALL else 2
+
+
+def bottom(size: Tier) -> int:
+    """Return the rows below the panes: scrubber, status, and with room the events and the keys."""
+    return 2 if size is Tier.SMALL else 4
+
+
+SIDE = 34
+_VIEWS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "overview": (("loss", "accuracy"), ("update", "events")),
+    "telescoping": (("prediction", "error"), ("layers",)),
+    "composite": (("loss", "accuracy", "update"), ("prediction", "error"), ("layers", "events")),
+    "browser": (("traces",), ("loss", "recorded")),
+}
+# Shares of the height and width where they are not even.
+_HEIGHTS = {"telescoping": (0.56, 0.44), "browser": (0.54, 0.46)}
+_WIDTHS = {"layers": 0.64}
+
+
+def names(view: str, size: Tier) -> tuple[str, ...]:
+    """Return the panes of a view, in the order of `tab`."""
+    if view == "overview" and size is Tier.COMPOSITE:
+        view = "composite"
+    inner = tuple(name for row in _VIEWS[view] for name in row)
+    return ("traces", "recorded", *inner) if view != "browser" and size >= Tier.SIDEBAR else inner
+
+
+def arrange(view: str, width: int, height: int, only: str | None = None) -> dict[str, Rect]:
+    """Return the rectangle of each pane of a view.
+
+    Args:
+        view: overview, telescoping or browser.
+        width: Columns of the terminal.
+        height: Rows of the terminal.
+        only: The pane that has the whole room: a maximised one, or the focused one in a small terminal.
+    """
+    size = tier(width, height)
+    first, rows = top(size), max(1, height - top(size) - bottom(size))
+    if view == "browser":
+        # The browser has neither tabs nor scrubber.
+        first, rows = 1, max(1, height - (2 if size is Tier.SMALL else 3))
+    if only is not None:
+        return {only: Rect(0, first, width, rows)}
+    if view == "overview" and size is Tier.COMPOSITE:
+        view = "composite"
+    left, placed = 0, {}
+    if size >= Tier.SIDEBAR and view != "browser":
+        left = SIDE
+        upper = rows // 2
+        placed["traces"] = Rect(0, first, SIDE, upper)
+        placed["recorded"] = Rect(0, first + upper, SIDE, rows - upper)
+    grid = _VIEWS[view]
+    y = first
+    for line, tall in zip(grid, _split(rows, _HEIGHTS.get(view, (1.0,) * len(grid))), strict=True):
+        shares = (
+            (_WIDTHS[line[0]], 1 - _WIDTHS[line[0]])
+            if len(line) == 2 and line[0] in _WIDTHS
+            else (1.0,) * len(line)
+        )
+        x = left
+        for name, wide in zip(line, _split(width - left, shares), strict=True):
+            placed[name] = Rect(x, y, wide, tall)
+            x += wide
+        y += tall
+    return placed
+
+
+def _split(total: int, shares: Sequence[float]) -> list[int]:
+    edges = [0]
+    for index in range(len(shares)):
+        edges.append(round(total * sum(shares[: index + 1]) / sum(shares)))
+    return [stop - start for start, stop in pairwise(edges)]

@@ -1,0 +1,118 @@
+"""Styled text without a terminal: a line is a tuple of spans, each with a tone that the palette colours."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+
+class Span(NamedTuple):
+    """Characters of one tone. Tones are the keys of `tscope_tui.terminal.palette`."""
+
+    text: str
+    tone: str = "text"
+
+
+Line = tuple[Span, ...]
+
+
+def cells(text: str) -> int:
+    """Return how many columns `text` takes in a terminal."""
+    if text.isascii():
+        return len(text)
+    return sum(_cells_of(character) for character in text)
+
+
+def _cells_of(character: str) -> int:
+    if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def crop(text: str, width: int, *, ellipsis: str = "…") -> str:
+    """Return the beginning of `text` that fits `width` columns, with an ellipsis where something was cut."""
+    if cells(text) <= width:
+        return text
+    room = width - len(ellipsis)
+    if room < 1:
+        return "".join(character for character in text if character.isascii())[: max(0, width)]
+    used, end = 0, 0
+    for end, character in enumerate(text):  # noqa: B007 - `end` is read after the loop
+        used += _cells_of(character)
+        if used > room:
+            break
+    return text[:end] + ellipsis
+
+
+def pad(text: str, width: int, *, ellipsis: str = "…") -> str:
+    """Return `text` cropped or filled with spaces to exactly `width` columns."""
+    text = crop(text, width, ellipsis=ellipsis)
+    return text + " " * (width - cells(text))
+
+
+def fit(spans: Iterable[Span], width: int, *, tone: str = "text", ellipsis: str = "…") -> Line:
+    """Return a line of exactly `width` columns: cropped, or filled with spaces of `tone`."""
+    line: list[Span] = []
+    left = width
+    for span in spans:
+        need = cells(span.text)
+        if need > left:
+            line.append(Span(pad(span.text, left, ellipsis=ellipsis), span.tone))
+            return tuple(line)
+        if need:
+            line.append(span)
+            left -= need
+    if left > 0:
+        line.append(Span(" " * left, tone))
+    return tuple(line)
+
+
+def between(left: Sequence[Span], right: Sequence[Span], width: int, *, ellipsis: str = "…") -> Line:
+    """Return a line with one part at either end; the left one gives way when both do not fit."""
+    room = width - sum(cells(span.text) for span in right)
+    if room < 8:
+        return fit(left, width, ellipsis=ellipsis)
+    return (*fit(left, room, ellipsis=ellipsis), *right)
+
+
+def plain(line: Line) -> str:
+    """Return the characters of a line."""
+    return "".join(span.text for span in line)
+
+
+def paste(line: Line, at: int, patch: Line) -> Line:
+    """Return `line` with `patch` laid over it from column `at` on."""
+    width = sum(cells(span.text) for span in patch)
+    return (*_slice(line, 0, at), *patch, *_slice(line, at + width, None))
+
+
+def _slice(line: Line, start: int, stop: int | None) -> list[Span]:
+    """Return columns start … stop; half of a wide character becomes a space."""
+    out: list[Span] = []
+    column = 0
+    for span in line:
+        end = column + cells(span.text)
+        if end > start and (stop is None or column < stop):
+            if column >= start and (stop is None or end <= stop):
+                out.append(span)
+            else:
+                out.append(
+                    Span(
+                        _columns(span.text, start - column, None if stop is None else stop - column),
+                        span.tone,
+                    )
+                )
+        column = end
+    return out
+
+
+def _columns(text: str, start: int, stop: int | None) -> str:
+    out, column = "", 0
+    for character in text:
+        width = _cells_of(character)
+        inside = column >= start and (stop is None or column + width <= stop)
+        cut = not inside and column + width > start and (stop is None or column < stop)
+        out += character if inside else " " if cut else ""
+        column += width
+    return out

@@ -1,0 +1,74 @@
+"""The lines above and below the panes: header, tabs, hints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tscope_tui.keys import Scope, keys_of
+from tscope_tui.panes.box import Look
+from tscope_tui.spans import Line, Span, between, cells, fit
+
+TABS = (
+    ("1", "Overview", "overview"),
+    ("2", "Telescoping", "telescoping"),
+    ("3", "EffParam", ""),
+    ("4", "Kernel", ""),
+    ("5", "Average", ""),
+    ("6", "Layers", ""),
+    ("7", "Examples", ""),
+)
+LATER = {
+    "3": "effective parameters are not in this version; they come with the metric effective-parameters",
+    "4": "kernels are not in this version; they come with the metric kernel",
+    "5": "weight averaging is not in this version; it comes with the metric averaging",
+    "6": "layers are not in this version; they come with the metric layers",
+    "7": "examples are not in this version; they come with the metric kernel",
+}
+
+
+def header(name: str, right: Sequence[Span], width: int, look: Look) -> Line:
+    """Return the first line: the program, what is shown, and its state."""
+    left = [Span(" tscope", "title"), Span(f"  {name}")]
+    return look.text(between(left, [*right, Span(" ")], width, ellipsis=look.ellipsis))
+
+
+def tabs(view: str, width: int, look: Look) -> Line:
+    """Return the views, the present one in brackets, later ones dim."""
+    spans: list[Span] = []
+    for key, name, own in TABS:
+        text = f"{key} {name}"
+        spans.append(
+            Span(
+                f"[{text}]" if own and own == view else f" {text} ",
+                "focus" if own == view and own else "text" if own else "dim",
+            )
+        )
+    if sum(cells(span.text) for span in spans) > width:
+        spans = [Span(span.text.strip() + " ", span.tone) for span in spans]
+    return look.text(fit(spans, width, ellipsis=look.ellipsis))
+
+
+def tab_at(x: int, view: str) -> str | None:
+    """Return the key of the tab under a column."""
+    at = 0
+    for key, name, _ in TABS:
+        at += len(f" {key} {name} ")
+        if x < at:
+            return key
+    return None
+
+
+def hints(scope: Scope, width: int, look: Look) -> Line:
+    """Return as many keys with a word as fit; help comes first of all."""
+    known = [key for key in keys_of(scope) if key.hint]
+    known.sort(key=lambda key: key.action not in ("help", "quit"))
+    chosen, used = [], 1
+    for key in known:
+        need = cells(key.shown) + 1 + cells(key.hint) + 2
+        if used + need <= width:
+            chosen.append(key)
+            used += need
+    spans: list[Span] = [Span(" ")]
+    for key in sorted(chosen, key=keys_of(scope).index):
+        spans += [Span(key.shown, "label"), Span(f" {key.hint}  ", "dim")]
+    return look.text(fit(spans, width, ellipsis=look.ellipsis))
