@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tscope_format.errors import UsageError
+from tscope_format.errors import AnalysisError, UsageError, clean
 
 from tscope.program.export import resize
-from tscope.program.forward import forward_ad
+from tscope.program.forward import dual_level, forward_ad
 from tscope.program.functional import OutputFunctional
 from tscope.program.program import Program
 
@@ -175,7 +175,7 @@ def forward_mode(
     program: Program, point: Tensors, direction: Tensors, buffers: Tensors, part: Chunk
 ) -> tuple[Tensor, Tensor]:
     """Dual numbers, as torch.func.jvp uses them, without its wrappers around every tensor."""
-    with torch.no_grad(), forward_ad.dual_level():
+    with torch.no_grad(), dual_level():
         values = program.slots(point, buffers, part.inputs)
         for slot, entry in enumerate(program.graph.inputs, 1):
             if entry.kind == "parameter" and entry.name in direction:
@@ -201,7 +201,12 @@ def double_backward(
         inner = sum(((grad * direction[name]).sum() for grad, name in pairs), torch.zeros(()))
         if not inner.requires_grad:
             return output.detach(), torch.zeros_like(output)
-        (product,) = _grad(inner, [u])
+        try:
+            (product,) = _grad(inner, [u])
+        except NotImplementedError as error:
+            raise AnalysisError(
+                f"the model has no Jacobian-vector product: {clean(error)[:200]} (nor a forward derivative)"
+            ) from error
     return output.detach(), product
 
 

@@ -170,7 +170,8 @@ class _Selected(torch.nn.Module):
         self.root = root
         self.__dict__["training"] = False
         self._call = call
-        with torch.no_grad():
+        self._causal: List[bool] = []
+        with torch.no_grad(), _causal_masks(self._causal, found=False):
             found = dict(leaves(self._run(tensors)))
         self.paths = list(found)
         self.path = _select(found, output, gradient_path, rows)
@@ -178,11 +179,39 @@ class _Selected(torch.nn.Module):
         self.by_example = rows is not None and self.expected.dim() > 0 and self.expected.shape[0] == rows
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        return dict(leaves(self._run(tensors)))[self.path]
+        with _causal_masks(self._causal, found=True):
+            return dict(leaves(self._run(tensors)))[self.path]
 
     def _run(self, tensors: Sequence[Tensor]) -> Any:
         args, kwargs = _rebuild(self._call, iter(tensors))
         return self.root(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def _causal_masks(answers: List[bool], *, found: bool) -> Iterator[None]:
+    """Note what nn.TransformerEncoder finds out about its masks, or repeat what was `found`.
+
+    It compares the mask with a causal one, and branches: data-dependent control flow, though the mask hardly
+    ever depends on the data, and the answer only chooses between two ways to write the same attention.
+    """
+    home: Any = torch.nn.modules.transformer
+    original = getattr(home, "_detect_is_causal_mask", None)
+    if original is None:
+        yield
+        return
+    remaining = iter(list(answers))
+
+    def detect(*args: Any, **kwargs: Any) -> bool:
+        if not found:
+            answers.append(bool(original(*args, **kwargs)))
+            return answers[-1]
+        return next(remaining)
+
+    home._detect_is_causal_mask = detect
+    try:
+        yield
+    finally:
+        home._detect_is_causal_mask = original
 
 
 def _select(
@@ -214,6 +243,7 @@ def _trace(
     if any(_mutates(node) for node in exported.graph.nodes):
         # In-place operators become functional ones; nothing else is decomposed by an empty table.
         exported = exported.run_decompositions({})
+    _size_of_first(exported.graph, exported.graph_signature.user_inputs, dynamic)
     result = exported.graph_signature.user_outputs[-1]
     nodes = _needed(exported.graph, result)
     held = _held(exported, module, tensors)
@@ -244,6 +274,23 @@ def _trace(
         "default_dtype": _dtype(torch.get_default_dtype()),
     }
     return graph, constants
+
+
+def _size_of_first(graph: torch.fx.Graph, users: Sequence[str], dynamic: Sequence[bool]) -> None:
+    """Take the number of rows from the first input that has it.
+
+    torch.export takes it from any, even one that is only needed for the loss.
+    """
+    by_name = {node.name: node for node in graph.nodes if node.op == "placeholder"}
+    moving = [by_name[name] for name, free in zip(users, dynamic) if free]
+    for node in graph.nodes:
+        if node.target is torch.ops.aten.sym_size.int and node.args[0] in moving and node.args[1] == 0:
+            same = [other for other in moving if _rows(other) == _rows(node.args[0])]
+            node.update_arg(0, same[0])
+
+
+def _rows(placeholder: Node) -> str:
+    return str(placeholder.meta["val"].shape[0])
 
 
 def _held(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import importlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +21,22 @@ Step = tuple[Callable[..., Any], Bind, tuple[int, ...]]
 
 # function(x, weight, bias, …), linear in (weight, bias) together.
 _AFFINE = frozenset({"aten.linear.default", *(f"aten.conv{d}d.default" for d in (1, 2, 3))})
+
+
+@contextmanager
+def dual_level() -> Iterator[None]:
+    """Compute with dual numbers inside."""
+    _load_decompositions()
+    with forward_ad.dual_level():
+        yield
+
+
+@functools.cache
+def _load_decompositions() -> None:
+    """Import what the first dual number would: it uses the deprecated torch.jit.script, which warns."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        importlib.import_module("torch._decomp.decompositions_for_jvp")
 
 
 def forward_steps(graph: Graph, steps: Sequence[Step]) -> tuple[Step, ...]:

@@ -16,7 +16,7 @@ from tscope.program.derivatives import (
     known_tangents,
     real,
 )
-from tscope.program.forward import forward_ad
+from tscope.program.forward import dual_level, forward_ad
 from tscope.program.functional import OutputFunctional
 from tscope.program.graph import references
 from tscope.program.program import Program
@@ -84,7 +84,7 @@ def _forward(
         output = part.functional(values[program.graph.output])
         products = []
         for group, positions in zip(split, reached, strict=True):
-            with forward_ad.dual_level():
+            with dual_level():
                 slots = values.copy()
                 for slot, entry in enumerate(program.graph.inputs, 1):
                     if entry.kind == "parameter" and entry.name in group:
