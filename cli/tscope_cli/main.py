@@ -76,7 +76,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run `tscope` with these arguments and return its exit code; errors become one line on stderr."""
     arguments, debug = take_debug(arguments)
     if not arguments:
-        arguments = ["browse" if sys.stdout.isatty() else "ls"]
+        arguments = ["browse" if sys.stdin.isatty() and sys.stdout.isatty() else "ls"]
     try:
         # Not `app(…)`: its own handling of interrupts, broken pipes and usage errors prints several lines.
         group = typer.main.get_command(app)
@@ -91,35 +91,58 @@ def run(arguments: Sequence[str]) -> int:
         _silence_stdout()
         return BROKEN_PIPE
     except Exception as error:
-        return _fail(*_describe(error), debug)
+        return _fail(*_describe(error, _command(arguments)), debug)
     return result if isinstance(result, int) else 0
 
 
 def take_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
     """Return the arguments without `--debug`, and whether it was there or TSCOPE_DEBUG is set.
 
-    What follows `--` belongs to the recorded command and is left alone.
+    What belongs to a recorded command, after `--` or after `record` and its first words, is left alone.
     """
-    end = list(arguments).index("--") if "--" in arguments else len(arguments)
+    end = _own_arguments(arguments)
     own = [argument for argument in arguments[:end] if argument != "--debug"]
     asked = len(own) < end or os.environ.get("TSCOPE_DEBUG", "") not in ("", "0")
     return [*own, *arguments[end:]], asked
 
 
-def _describe(error: Exception) -> tuple[str, int]:
-    """Return the one-line message of an error, and the exit code."""
+def _own_arguments(arguments: Sequence[str]) -> int:
+    """Return how many of the arguments, from the first, are surely for tscope itself."""
+    if "--" in arguments:
+        return list(arguments).index("--")
+    if _command(arguments) != "record":
+        return len(arguments)
+    end = list(arguments).index("record") + 1
+    while arguments[end : end + 1] == ["--debug"]:
+        end += 1
+    return end
+
+
+def _command(arguments: Sequence[str]) -> str | None:
+    """Return the command that is asked for: the first word that is no option."""
+    return next((argument for argument in arguments if not argument.startswith("-")), None)
+
+
+def _describe(error: Exception, command: str | None) -> tuple[str, int]:
+    """Return the one-line message of an error, and the exit code.
+
+    `record` passes its command's own exit code on, so that its every failure has a code of its own.
+    """
     # Imported here, since the format package is not needed for `--help`.
-    from tscope_format.errors import TscopeError, clean
+    from tscope_format.errors import RecordError, TscopeError, clean
 
     if isinstance(error, TscopeError):
         return clean(error), error.exit_code
     if isinstance(error, typer.TyperException):
         message = clean(error.format_message()).strip().rstrip(".")
         context = getattr(error, "ctx", None)
-        command = context.command_path if context is not None else "tscope"
-        return f"{message}; see `{command} --help`", error.exit_code
-    message = clean(error) or "no message"
-    return f"unexpected {type(error).__name__}: {message}; run with --debug for the traceback", 1
+        path = context.command_path if context is not None else "tscope"
+        message, code = f"{message}; see `{path} --help`", error.exit_code
+    else:
+        what = clean(error) or "no message"
+        message = f"unexpected {type(error).__name__}: {what}; run with --debug for the traceback"
+        code = 1
+    return message, RecordError.exit_code if command == "record" else code
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

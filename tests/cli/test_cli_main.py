@@ -76,6 +76,23 @@ def test_debug_after_two_dashes_belongs_to_the_recorded_command(monkeypatch: pyt
     assert take_debug(["record", "--debug", *words[1:]]) == (words, True)
 
 
+def test_debug_of_a_command_without_two_dashes_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TSCOPE_DEBUG", raising=False)
+    words = ["record", "python", "train.py", "--debug"]
+    assert take_debug(words) == (words, False)
+    assert take_debug(["--debug", *words]) == (words, True)
+    assert take_debug(["record", "--debug", *words[1:]]) == (words, True)
+    assert take_debug(["info", "record", "--debug"]) == (["info", "record"], True)
+
+
+def test_a_usage_error_of_record_has_the_code_that_no_command_has(tscope: Runner) -> None:
+    outcome = tscope("record", "--zzz", "--", "true")
+    assert (outcome.code, outcome.err) == (
+        125,
+        "tscope: No such option: --zzz; see `tscope record --help`\n",
+    )
+
+
 def test_an_interrupt_ends_with_130(tscope: Runner, broken: SimpleNamespace) -> None:
     broken.error = KeyboardInterrupt()
     outcome = tscope("ls")
