@@ -86,11 +86,11 @@ def words(array: NDArray, dtype: Dtype) -> NDArray:
     return array.view(dtype.word) if dtype.words > 1 else array
 
 
-def to_float32(array: NDArray, dtype: Dtype) -> npt.NDArray[np.float32]:
-    """Return the values of stored words as float32, for norms.
+def to_real(array: NDArray, dtype: Dtype) -> NDArray:
+    """Return the values of stored words as float32, or float64 where they are wider, for norms.
 
     Integers and bit patterns are converted as the numbers that they are in numpy.
     """
     if dtype.name == "bfloat16":
         return (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return array.astype(np.float32, copy=False)
+    return array if array.dtype == np.float64 else array.astype(np.float32, copy=False)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from tscope_format.dtypes import Dtype
+from tscope_format.dtypes import Dtype, NDArray
 from tscope_format.tensors import Tensor
-
-Float32: TypeAlias = npt.NDArray[np.float32]
 
 # Sums of this many squares are taken in float32, and then added in float64.
 _RUN = 4096
@@ -21,11 +18,11 @@ _ONE_CALL = 8192
 _SMALL, _LARGE = 1e-30, 1e37
 
 
-def tensor_norms(vector: Float32, tensors: Sequence[Tensor], dtype: Dtype) -> npt.NDArray[np.float64]:
+def tensor_norms(vector: NDArray, tensors: Sequence[Tensor], dtype: Dtype) -> npt.NDArray[np.float64]:
     """Return the Euclidean norm of each tensor's slice of a flat vector.
 
     Args:
-        vector: (param,) values as float32.
+        vector: (param,) values as float32 or float64.
         tensors: the tensors of `dtype`, whose offsets count elements.
         dtype: their element type.
 
@@ -39,7 +36,7 @@ def tensor_norms(vector: Float32, tensors: Sequence[Tensor], dtype: Dtype) -> np
     return norms
 
 
-def _norm(part: Float32) -> float:
+def _norm(part: NDArray) -> float:
     total = float(np.dot(part, part)) if part.size <= _ONE_CALL else _sum_of_squares(part)
     if not _SMALL < total < _LARGE and part.size:
         exact = part.astype(np.float64)
@@ -47,7 +44,7 @@ def _norm(part: Float32) -> float:
     return float(np.sqrt(total))
 
 
-def _sum_of_squares(part: Float32) -> float:
+def _sum_of_squares(part: NDArray) -> float:
     whole = part.size - part.size % _RUN
     runs = part[:whole].reshape(-1, _RUN)
     rest = part[whole:]

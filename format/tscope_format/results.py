@@ -1,8 +1,8 @@
 """What an analysis found, as pure data, and where it is kept: `analysis/<metric>/<id>/` within the trace.
 
 Each result is a Zarr group of its own with its own consolidated record: saving one never touches the
-recording, and a recorder never touches results. Arrays are written first, and the folder is renamed into place
-last.
+recording, and a recorder never touches results. Arrays are written first, and the folder is renamed into
+place last.
 """
 
 from __future__ import annotations
@@ -228,9 +228,9 @@ def load_result(path: str | os.PathLike[str], metric: str, id: str | None = None
         )
     folder = Path(path) / RESULTS / metric / name
     readers, head = _read_record(folder)
-    arrays = {reader.path: Array(reader.metadata.dims, reader.read()) for reader in readers}
+    found = {reader.path: Array(reader.metadata.dims, reader.read()) for reader in readers}
     try:
-        return Result._from_head(head, arrays)
+        return Result._from_head(head, {name: found[name] for name in head["arrays"]})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TraceError(f"{folder}: not a result of tscope ({error})") from error
 
@@ -261,7 +261,7 @@ def _write(folder: Path, result: Result, facts: Mapping[str, JSON]) -> None:
         if len(array.dims) != data.ndim:
             raise UsageError(f"array {name!r} of shape {data.shape} has dimensions {array.dims}")
         group.put(_path_name("array", name), data, array.dims, dtype_of(data.dtype.name))
-    Tree(group.disk).commit([group], {_KEY: {**result._head(), **facts}})
+    Tree(group.disk).commit([group], {_KEY: {**result._head(), "arrays": list(result.arrays), **facts}})
 
 
 def _path_name(kind: str, name: str) -> str:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tscope_format.batch import BatchWriter
 from tscope_format.chain import ANCHOR_ROWS, ChainWriter, group_name
 from tscope_format.disk import Disk
-from tscope_format.dtypes import JSON, NDArray, dtype_of, to_float32, words
+from tscope_format.dtypes import JSON, NDArray, dtype_of, to_real, words
 from tscope_format.errors import RecordError
 from tscope_format.examples import ExamplesWriter
 from tscope_format.group import GroupWriter, checked_name
@@ -244,13 +244,15 @@ class RootWriter:
 
     def _append(self, row: Row) -> None:
         self.settle()
-        update_norm, theta_norm = self._norms(row)
+        # A diverged run overflows and subtracts infinities; norms of inf and NaN say so.
+        with np.errstate(all="ignore"):
+            update_norm, theta_norm = self._norms(row)
+            self._steps.append(row, update_norm, theta_norm)
         for key, chain in self._theta.items():
             chain.append(row.step, words(row.theta[key], dtype_of(key)))
         for key, chain in self._buffer.items():
             vector = (row.buffer or {}).get(key)
             chain.append(row.step, None if vector is None else words(vector, dtype_of(key)))
-        self._steps.append(row, update_norm, theta_norm)
         self._batch.append(row.micro)
         self._last_step = row.step
 
@@ -261,12 +263,9 @@ class RootWriter:
             dtype = dtype_of(key)
             places = [index for index, tensor in enumerate(self._parameters) if tensor.dtype == key]
             tensors = [self._parameters[index] for index in places]
-            now = to_float32(words(row.theta[key], dtype), dtype)
+            now = to_real(words(row.theta[key], dtype), dtype)
             theta_norm[places] = tensor_norms(now, tensors, dtype)
-            # A diverged run subtracts infinities; that its norms are NaN is what there is to say.
-            with np.errstate(invalid="ignore", over="ignore"):
-                change = now - to_float32(chain.last, dtype)
-            update_norm[places] = tensor_norms(change, tensors, dtype)
+            update_norm[places] = tensor_norms(now - to_real(chain.last, dtype), tensors, dtype)
         return update_norm, theta_norm
 
     def _check_vectors(
