@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
@@ -70,8 +69,8 @@ class Inputs:
         self.size: Optional[int] = None
         self.tensors: List[Tuple[int, Tensor]] = []
         index = 0
-        for value in (args, kwargs) if kwargs else (args,):
-            for _, tensor in leaves(value):
+        for value in (*args, *kwargs.values()) if kwargs else args:
+            for _, tensor in (("", value),) if type(value) is Tensor else leaves(value):
                 if tensor.dim() and is_real(tensor):
                     if self.size is None:
                         self.size = int(tensor.shape[0])
@@ -95,12 +94,26 @@ class Batch:
         arrived: Paths at which a gradient arrived, in their order in the output.
         scale: What a gradient scaler multiplied the loss with.
         eval_mode: The module was in evaluation mode.
+        alive: Hooks that the graph still holds; at 0 no gradient can arrive any more.
+        mine: Inputs and outputs are copied, not only the arrival of gradients noted.
+        call: What the module was called with, for the export.
     """
 
     __slots__ = (
-        "__weakref__", "arrived", "call", "eval_mode", "from_backward", "gradients", "hooks", "inputs", "mine",
-        "outputs", "owner", "scale", "size", "watched",
-    )  # fmt: skip
+        "alive",
+        "arrived",
+        "call",
+        "eval_mode",
+        "from_backward",
+        "gradients",
+        "inputs",
+        "mine",
+        "outputs",
+        "owner",
+        "scale",
+        "size",
+        "watched",
+    )
 
     def __init__(self, owner: Any, size: Optional[int]) -> None:
         self.owner = owner
@@ -115,7 +128,7 @@ class Batch:
         self.eval_mode = False
         self.mine = False
         self.call: Optional[Tuple[Any, Any]] = None
-        self.hooks: List[weakref.ref[Arrival]] = []
+        self.alive = 0
 
     def path(self, wanted: Optional[str]) -> Optional[str]:
         """Return the path of the output to record: the wanted one, else the first whose gradient arrived.
@@ -141,28 +154,31 @@ class Batch:
 class Arrival:
     """Called by autograd with the gradient of one output. The graph alone holds it: it dies with the graph."""
 
-    __slots__ = ("__weakref__", "_batch", "_number", "_path", "_then")
+    __slots__ = ("_batch", "_died", "_number", "_path", "_then")
 
-    def __init__(
-        self, batch: Batch, path: str, number: int, then: Callable[[Batch, str, Tensor], None]
-    ) -> None:
+    def __init__(self, batch: Batch, path: str, number: int, watcher: Watcher) -> None:
         self._batch = batch
         self._path = path
         self._number = number
-        self._then = then
+        self._then, self._died = watcher
 
     def __call__(self, gradients: Tuple[Optional[Tensor], ...]) -> None:
+        """Pass the gradient on; nothing is returned, so that autograd goes on with its own."""
         gradient = gradients[self._number]
         if gradient is not None:
             self._then(self._batch, self._path, gradient)
 
+    def __del__(self) -> None:
+        self._batch.alive -= 1
+        if self._batch.alive == 0:
+            self._died(self._batch)
 
-def watch(
-    batch: Batch,
-    result: Any,
-    then: Callable[[Batch, str, Tensor], None],
-    died: Callable[[Batch], None],
-) -> List[Tuple[str, Tensor]]:
+
+# What to do with the gradient that arrives at a path, and with a batch whose graph is gone.
+Watcher = Tuple[Callable[[Batch, str, Tensor], None], Callable[[Batch], None]]
+
+
+def watch(batch: Batch, result: Any, watcher: Watcher) -> List[Tuple[str, Tensor]]:
     """Ask autograd to tell when gradients of the outputs arrive, and when none can arrive any more.
 
     The hook sits on the graph's node and not on the tensor, which stays as the user knows it.
@@ -170,31 +186,16 @@ def watch(
     Returns:
         The watched outputs by path.
     """
+    listed = [("", result)] if type(result) is Tensor else leaves(result)
     found: List[Tuple[str, Tensor]] = []
-    for path, tensor in leaves(result):
-        if not tensor.is_floating_point() or not is_real(tensor):
-            continue
+    for path, tensor in listed:
         node = tensor.grad_fn
-        if node is None:
+        if node is None or not tensor.is_floating_point() or not is_real(tensor):
             continue
-        arrival = Arrival(batch, path, tensor.output_nr, then)
-        node.register_prehook(arrival)
-        batch.hooks.append(weakref.ref(arrival, _last(batch, died)))
+        batch.alive += 1
+        node.register_prehook(Arrival(batch, path, tensor.output_nr, watcher))
         found.append((path, tensor))
         if len(found) >= _MOST_OUTPUTS:
             break
-    batch.watched = tuple(path for path, _ in found)
+    batch.watched = tuple([path for path, _ in found])
     return found
-
-
-def _last(batch: Batch, died: Callable[[Batch], None]) -> Callable[[weakref.ref[Arrival]], None]:
-    pending = weakref.ref(batch)
-
-    def callback(reference: weakref.ref[Arrival]) -> None:
-        batch = pending()
-        if batch is not None and reference in batch.hooks:
-            batch.hooks.remove(reference)
-            if not batch.hooks:
-                died(batch)
-
-    return callback

@@ -43,7 +43,7 @@ class Called:
     Attributes:
         parameters: Its parameters.
         buffers: Its buffers.
-        theta_0: Parameters as before the first training forward, or at the last comparison; None when not kept.
+        theta_0: Parameters as before the first training forward; None when not kept.
         buffer_0: Buffers as before the first training forward.
         pending: Training forwards that no step took yet.
         losses: Backward calls that reached one of its outputs since the last step.

@@ -1,4 +1,4 @@
-"""Turning the model into data, out of the run's sight: in a forked copy of the process, or else at its end."""
+"""Turning the model into data, out of the run's sight: in a fork of the process, or else at its end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .wire import Frame, connect, send
 if TYPE_CHECKING:
     from .recorder import Recorder
 
-# The longest export seen takes seconds; a copy that hangs (on a lock that some thread held) ends by the alarm.
+# Exports take seconds; a copy that hangs (on a lock that some thread held) ends by the alarm.
 _ALARM = 120
 _DONE = b"1"
 
@@ -131,7 +131,7 @@ class Exporter:
     def _work(
         self, root: Root, module: torch.nn.Module, call: Call, connection: socket.socket, writer: int
     ) -> None:
-        """In the copy: export, send, say so. Whatever happens, the caller ends the process without cleaning up."""
+        """In the copy: export, send, say so. The caller then ends the process without any cleaning up."""
         torch.set_num_threads(1)  # the threads of the pool do not exist here: it would wait for them forever
         gc.disable()  # no finalizer of the script may run twice
         signal.set_wakeup_fd(-1)
@@ -191,7 +191,7 @@ def _silence(keep: Any) -> None:
 
 @contextlib.contextmanager
 def _no_warning() -> Iterator[None]:
-    """Fork without Python 3.12's warning about threads, and without telling the warnings module of the filter.
+    """Fork without Python 3.12's warning about threads, and without the warnings module knowing of the filter.
 
     `warnings.filterwarnings` makes Python forget which warnings it has shown, and it would show them again.
     """
@@ -206,7 +206,7 @@ def _no_warning() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Run something of the model's in the process: random states, grad mode and output streams stay as they are."""
+    """Run something of the model's in the process: random states and output streams stay as they are."""
     numpy = sys.modules.get("numpy")
     torch_state, python_state = torch.get_rng_state(), random.getstate()
     numpy_state = numpy.random.get_state() if numpy is not None else None

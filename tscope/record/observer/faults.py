@@ -1,7 +1,8 @@
-"""What goes wrong in the observer stays in the observer: counted, reported once, and the hook is left alone."""
+"""What goes wrong in the observer stays there: counted, reported once, and the hook is left alone."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from typing import Callable, Dict, Optional
@@ -41,10 +42,9 @@ class Faults:
                 return
         except Exception as error:
             text += " (and telling the recorder failed: {})".format(type(error).__name__)
-        try:
+        # A script may have closed its stderr; then there is nobody to tell.
+        with contextlib.suppress(AttributeError, OSError, ValueError):
             sys.stderr.write("tscope: {} failed: {}; the run goes on\n".format(where, text))
-        except (AttributeError, OSError, ValueError):
-            pass  # the script closed its stderr: there is nobody to tell
 
 
 def _of_signal_handler(error: Exception) -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-from typing import Any, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +27,9 @@ _move_free = _function(_free, "memmove", None)
 _compare_held = _function(_held, "memcmp", ctypes.c_int)
 _compare_free = _function(_free, "memcmp", ctypes.c_int)
 
+_no_function: Any = torch._C.DisableTorchFunction
+_no_autocast: Any = torch._C._DisableAutocast
+
 float_at = ctypes.c_float.from_address
 double_at = ctypes.c_double.from_address
 
@@ -43,11 +45,11 @@ def comparer(size: int) -> Any:
 
 
 def is_real(tensor: Tensor) -> bool:
-    """Tell whether the tensor has values of its own: not fake, not functional, not distributed, not on meta."""
+    """Tell whether the tensor has values of its own: it is not fake, distributed, sparse or on meta."""
     kind = type(tensor)
-    if kind is not Tensor and kind is not torch.nn.Parameter:
-        if kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
-            return False
+    plain = kind is Tensor or kind is torch.nn.Parameter
+    if not plain and kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return False
     return tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_quantized
 
 
@@ -56,20 +58,31 @@ def is_flat(tensor: Tensor) -> bool:
     return tensor.is_cpu and tensor.is_contiguous() and not tensor.is_neg() and not tensor.is_conj()
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
+class quiet:  # noqa: N801 - reads as the statement it is; a generator would cost 20 µs
     """Run torch operations outside the user's modes and graph; nothing random may be done inside."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(torch._C.DisableTorchFunction())
+
+    __slots__ = ("_autocast", "_function", "_gradients", "_modes")
+
+    def __enter__(self) -> None:
+        self._modes: Any = None
         if torch._C._len_torch_dispatch_stack() > 0:
             from torch.utils._python_dispatch import _disable_current_modes
 
-            stack.enter_context(_disable_current_modes())
-        stack.enter_context(torch.no_grad())
-        if torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled():
-            stack.enter_context(torch.autocast("cuda", enabled=False))
-            stack.enter_context(torch.autocast("cpu", enabled=False))
-        yield
+            self._modes = _disable_current_modes()
+            self._modes.__enter__()
+        self._gradients = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)
+        self._function = _no_function()
+        self._function.__enter__()
+        self._autocast = _no_autocast()
+        self._autocast.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._autocast.__exit__(*error)
+        self._function.__exit__(*error)
+        torch._C._set_grad_enabled(self._gradients)
+        if self._modes is not None:
+            self._modes.__exit__(*error)
 
 
 def copy_to(tensor: Tensor, dtype: torch.dtype, block: Any, start: int) -> None:

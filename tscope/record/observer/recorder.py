@@ -13,7 +13,7 @@ from typing import Any, Deque, Dict, List, Optional, Tuple
 import torch
 from torch import Tensor
 
-from .batch import Batch, Inputs, copied_output, watch
+from .batch import Batch, Inputs, Watcher, copied_output, watch
 from .blocks import Pool
 from .called import Called, Loss, unwrapped
 from .choice import choose
@@ -66,6 +66,7 @@ class Recorder:
         self._drivers: Dict[int, Driver] = {}
         # Graphs die at any time and in any thread, even in the sender's: their batches are only noted here.
         self._dead: Deque[Batch] = deque()
+        self._watcher: Watcher = (self._arrival, self._dead.append)
         self._loose: List[Loss] = []
         self.depth = 0
         self._touched: List[Called] = []
@@ -115,7 +116,7 @@ class Recorder:
             return
         batch: Batch = token
         called: Called = batch.owner
-        watched = watch(batch, result, self._arrival, self._dead.append)
+        watched = watch(batch, result, self._watcher)
         if not watched:
             batch.owner = None
             if batch.eval_mode and batch.inputs:
@@ -260,6 +261,9 @@ class Recorder:
         self._backward_value = None
         self._scale = self._scaling or 1.0
         if grad_tensors is None:
+            if type(tensors) is Tensor and tensors.dim() == 0 and is_real(tensors):
+                self._backward_value = scalar(tensors)
+                return
             parts = (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
             if parts and all(isinstance(t, Tensor) and t.numel() == 1 and is_real(t) for t in parts):
                 self._backward_value = sum(scalar(t) for t in parts)
@@ -325,7 +329,7 @@ class Recorder:
         else:
             driver = self._drivers.get(id(owner))
             root = None if driver is None else driver.root
-        if any(driver.depth and _active_steps(driver.reference()) for driver in self._drivers.values()):
+        if any([driver.depth and _active_steps(driver.reference()) for driver in self._drivers.values()]):
             # A closure evaluates several times; the loss is that of the first evaluation, as `step` returns it.
             if self._loose or (root is not None and any(called.losses for called in root.called)):
                 self._muted = True

@@ -1,5 +1,7 @@
 """A root: a module whose parameters are recorded step by step."""
 
+# ruff: noqa: B905 -- zip(strict=) is newer than Python 3.9
+
 from __future__ import annotations
 
 import os

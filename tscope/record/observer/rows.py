@@ -11,7 +11,7 @@ from .batch import Batch
 from .called import Called
 from .driver import Driver
 from .root import Root
-from .wire import Blob, Frame
+from .wire import Blob, Frame, dtype_name
 
 if TYPE_CHECKING:
     from .recorder import Recorder
@@ -144,7 +144,7 @@ class Rows:
                     "size": length if length >= 0 else (batch.size or 0),
                     "scale": batch.scale,
                     "inputs": known,
-                    "input_dtypes": [str(copied.dtype)[6:] for _, copied in batch.inputs] if known else [],
+                    "input_dtypes": [dtype_name(copied.dtype) for _, copied in batch.inputs] if known else [],
                 }
             )
         return listed

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import time
-from collections import deque
-from typing import Callable, Deque, Optional
+from queue import SimpleQueue
+from typing import Callable, Optional
 
 from .wire import Frame, connect, send
 
 # Waits are cut into short ones, so that a suspended process (Ctrl-Z) does not count its own absence.
 _TICK = 1.0
-# After so many ticks in which the recorder took nothing at all, it is given up: it must not hold the run forever.
+# After so many ticks in which the recorder took nothing at all it is given up, for it must not hold the run.
 _PATIENCE = 120
 
 
@@ -33,11 +32,13 @@ class Sender:
         self._connection: Optional[socket.socket] = connect(path)
         self._limit = limit
         self._failed = failed
-        self._frames: Deque[Frame] = deque()
+        # SimpleQueue hands over in C: a Condition costs the user's thread five times as much.
+        self._frames: SimpleQueue[Frame] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._waiting = 0
         self._queued = 0
         self._sent = 0
-        self._changed = threading.Condition(threading.Lock())
-        self._process = os.getpid()
         self.gone = False
         self.wait_ns = 0
         self._thread = threading.Thread(target=self._run, name="tscope-sender", daemon=True)
@@ -45,21 +46,21 @@ class Sender:
 
     def put(self, frame: Frame) -> None:
         """Queue a frame; its blocks are released once it is sent, or at once if the recorder is gone."""
-        with self._changed:
-            if not self.gone and self._full(frame):
+        with self._lock:
+            if self._full(frame) and not self.gone:
                 began = time.perf_counter_ns()
                 self._await(lambda: not self._full(frame))
                 self.wait_ns += time.perf_counter_ns() - began
-            if not self.gone:
-                self._frames.append(frame)
-                self._queued += frame.size
-                self._changed.notify_all()
-                return
-        frame.release()
+            gone = self.gone
+            self._queued += frame.size
+        if gone:
+            frame.release()
+        else:
+            self._frames.put(frame)
 
     def drain(self) -> None:
         """Wait until everything is sent or the recorder is gone."""
-        with self._changed:
+        with self._lock:
             self._await(lambda: self._queued == 0)
 
     def forked(self) -> None:
@@ -74,44 +75,38 @@ class Sender:
         return self._queued > 0 and self._queued + frame.size > self._limit
 
     def _await(self, condition: Callable[[], bool]) -> None:
+        """Wait, with the lock held, until the condition is true or the recorder is gone."""
+        self._waiting += 1
         idle, sent = 0, self._sent
         while not condition() and not self.gone:
-            if self._changed.wait(_TICK):
-                continue
-            idle, sent = (idle + 1, sent) if sent == self._sent else (0, self._sent)
-            if idle >= _PATIENCE or not self._thread.is_alive():
-                self._leave()
-
-    def _leave(self) -> None:
-        self.gone = True
-        self._frames.clear()
-        self._queued = 0
-        self._changed.notify_all()
+            if not self._changed.wait(_TICK):
+                idle, sent = (idle + 1, sent) if sent == self._sent else (0, self._sent)
+                if idle >= _PATIENCE or not self._thread.is_alive():
+                    self.gone = True
+        self._waiting -= 1
 
     def _run(self) -> None:
         connection = self._connection
-        while connection is not None:
-            with self._changed:
-                while not self._frames and not self.gone:
-                    self._changed.wait()
-                if self.gone:
-                    break
-                frame = self._frames.popleft()
-            try:
-                pieces = frame.pieces()
-            except Exception as error:
-                self._failed(frame, error)
-            else:
-                try:
-                    send(connection, pieces)
-                except OSError:
-                    with self._changed:
-                        self._leave()
-                    break
+        while connection is not None and not self.gone:
+            frame = self._frames.get()
+            self._send(connection, frame)
             frame.release()
-            with self._changed:
+            with self._lock:
                 self._queued -= frame.size
                 self._sent += 1
-                self._changed.notify_all()
+                if self._waiting:
+                    self._changed.notify_all()
+            del frame  # or its arrays would be kept until the next one comes
         if connection is not None:
             connection.close()
+
+    def _send(self, connection: socket.socket, frame: Frame) -> None:
+        try:
+            pieces = frame.pieces()
+        except Exception as error:
+            self._failed(frame, error)
+            return
+        try:
+            send(connection, pieces)
+        except OSError:
+            self.gone = True

@@ -1,5 +1,7 @@
 """The tensors in what a module takes and returns, by their paths."""
 
+# ruff: noqa: B905 -- zip(strict=) is newer than Python 3.9
+
 from __future__ import annotations
 
 import dataclasses

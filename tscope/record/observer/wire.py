@@ -17,9 +17,15 @@ MAGIC = b"tsc1"
 _MOST_PIECES = 512
 
 
+_NAMES: Dict[torch.dtype, str] = {}
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """Return torch's name of a dtype without the module: `float32`."""
-    return str(dtype)[6:]
+    name = _NAMES.get(dtype)
+    if name is None:
+        name = _NAMES[dtype] = str(dtype)[6:]
+    return name
 
 
 class Blob(NamedTuple):
