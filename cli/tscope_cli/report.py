@@ -9,7 +9,7 @@ from tscope_format import Result
 from tscope_cli import sketch
 from tscope_cli.numerals import percent, significant
 from tscope_cli.table import Column, facts, render
-from tscope_cli.terminal import ascii_only, out, paint, width
+from tscope_cli.terminal import ascii_only, coloured, out, paint, width
 from tscope_cli.views import Curve, series, thin, view_of
 
 _ROWS = 12
@@ -28,7 +28,8 @@ def show(result: Result, title: str, *, quiet: bool = False) -> None:
             out(line)
     if not quiet:
         columns, ascii = min(width(), 120), ascii_only(sys.stdout)
-        for lines in (sketch.draw(result, columns, ascii=ascii), sketch.bars(result, columns, ascii=ascii)):
+        chart = sketch.draw(result, columns, ascii=ascii, colour=coloured(sys.stdout))
+        for lines in (chart, sketch.bars(result, columns, ascii=ascii)):
             if lines:
                 out()
                 out("\n".join(lines))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from tscope_format import Result
 from tscope_tui.plot import Dash, Series, bar, chart
+from tscope_tui.plot import draw as plot
+from tscope_tui.plot.chart import legend_parts
 
 from tscope_cli.numerals import percent
 from tscope_cli.views import drawn, layers, series, view_of
@@ -12,10 +14,14 @@ from tscope_cli.views import drawn, layers, series, view_of
 HEIGHT = 14
 _DASHES: dict[str, Dash] = {"actual": "solid", "telescoped": "solid", "lazy": "dot"}
 _LAYERS = 8
+_COLOURS = (36, 33, 35, 32, 34, 31)  # of the terminal's own palette: it suits its background
 
 
-def draw(result: Result, width: int, *, ascii: bool) -> list[str]:
-    """Return the chart of a result's first panel as lines, `width` columns wide; none if it has no panel."""
+def draw(result: Result, width: int, *, ascii: bool, colour: bool = False) -> list[str]:
+    """Return the chart of a result's first panel as lines, `width` columns wide; none if it has no panel.
+
+    With `colour` the curves carry terminal colours; their dashes tell them apart without.
+    """
     view = view_of(result)
     if not view.panels or result.arrays[view.coordinate].data.size < 2:
         return []
@@ -25,7 +31,19 @@ def draw(result: Result, width: int, *, ascii: bool) -> list[str]:
         Series(curve.title, steps, drawn(result, panel, curve), _DASHES.get(curve.title, "solid"))
         for curve in panel.curves
     ]
-    return chart(curves, width, HEIGHT, log_y=panel.log, ascii=ascii, title=panel.title)
+    if not colour:
+        return chart(curves, width, HEIGHT, log_y=panel.log, ascii=ascii, title=panel.title)
+    frame = plot(curves, width, HEIGHT - 1, log_y=panel.log, ascii=ascii).frame()
+    key = "  ".join(_paint(text, index) for text, index in legend_parts(curves, ascii=ascii))
+    return [
+        f"{panel.title}   {key}",
+        *("".join(_paint(run.text, run.role) for run in row) for row in frame.rows),
+    ]
+
+
+def _paint(text: str, role: int) -> str:
+    """Return text in the colour of a curve, by the curve's index; axes (below 0) are left as they are."""
+    return f"\x1b[{_COLOURS[role % len(_COLOURS)]}m{text}\x1b[0m" if role >= 0 else text
 
 
 def bars(result: Result, width: int, *, ascii: bool) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +57,13 @@ def test_the_chart_fits_its_width_and_has_no_escapes() -> None:
     assert "telescoped" in lines[0]
     assert "lazy" in lines[0]
     assert not any("\x1b" in line for line in lines)
+
+
+def test_a_coloured_chart_is_the_plain_one_with_colours() -> None:
+    plain = sketch.draw(telescoping(), 60, ascii=False)
+    painted = sketch.draw(telescoping(), 60, ascii=False, colour=True)
+    assert any("\x1b[36m" in line for line in painted)
+    assert [re.sub(r"\x1b\[\d+m", "", line).rstrip() for line in painted] == plain
 
 
 def test_the_chart_has_a_form_in_ascii() -> None:
