@@ -152,7 +152,7 @@ class Batch:
 
 
 class Arrival:
-    """Called by autograd with the gradient of one output. The graph alone holds it: it dies with the graph."""
+    """Called by autograd with the gradient of one output. Only the graph holds it: it dies with the graph."""
 
     __slots__ = ("_batch", "_died", "_number", "_path", "_then")
 

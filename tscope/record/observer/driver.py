@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 import weakref
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -110,6 +111,18 @@ class Driver:
             "lacking": sorted(lacking),
         }
         return Frame("state", fields, blobs)
+
+
+def active_steps(optimizer: Optional[torch.optim.Optimizer]) -> int:
+    """Return how many calls of the optimizer's hooked `step` are on the stack."""
+    count = 0
+    frame = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "wrapper" and code.co_filename.endswith("optimizer.py"):
+            count += frame.f_locals.get("self") is optimizer
+        frame = frame.f_back  # type: ignore[assignment]
+    return count
 
 
 def gradient_norms(table: Table, pool: Pool) -> Block:

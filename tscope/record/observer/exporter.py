@@ -191,7 +191,7 @@ def _silence(keep: Any) -> None:
 
 @contextlib.contextmanager
 def _no_warning() -> Iterator[None]:
-    """Fork without Python 3.12's warning about threads, and without the warnings module knowing of the filter.
+    """Fork without Python 3.12's warning about threads, by a filter the warnings module does not know of.
 
     `warnings.filterwarnings` makes Python forget which warnings it has shown, and it would show them again.
     """

@@ -122,19 +122,17 @@ class Flat:
         """Tell whether the tensors are bit for bit what the block holds."""
         for slot in self.slots:
             tensor = slot.tensor()
-            if (
-                tensor.data_ptr() != slot.pointer
-                or tensor.numel() != slot.count
-                or not tensor.is_contiguous()
-            ):
-                if not slot.inspect(tensor):
-                    scratch = pool.take(slot.size)
-                    copy_to(tensor, slot.dtype, scratch, 0)
-                    differ = slot.same(scratch.address, block.address + slot.start, slot.size)
-                    scratch.release()
-                    if differ:
-                        return False
-                    continue
+            same = (
+                tensor.data_ptr() == slot.pointer and tensor.numel() == slot.count and tensor.is_contiguous()
+            )
+            if not same and not slot.inspect(tensor):
+                scratch = pool.take(slot.size)
+                copy_to(tensor, slot.dtype, scratch, 0)
+                differ = slot.same(scratch.address, block.address + slot.start, slot.size)
+                scratch.release()
+                if differ:
+                    return False
+                continue
             if slot.same(slot.pointer, block.address + slot.start, slot.size):
                 return False
         return True

@@ -93,12 +93,12 @@ class Hooks:
                 return original(self, *args, **kwargs)
             local.depth = 1
             try:
-                token = guarded("forward", recorder.before_forward, self, args, kwargs)
+                token = guarded("forward", recorder.forwards.before_forward, self, args, kwargs)
                 result = original(self, *args, **kwargs)
             finally:
                 local.depth = 0
             if token is not None:
-                guarded("forward output", recorder.after_forward, token, result)
+                guarded("forward output", recorder.forwards.after_forward, token, result)
             return result
 
         return __call__
@@ -112,15 +112,15 @@ class Hooks:
             if not recorder.active:
                 self.remove()  # here no one iterates over torch's hooks
                 return original(tensors, grad_tensors, *args, **kwargs)
-            recorder.depth += 1
+            recorder.backwards.depth += 1
             try:
-                if recorder.depth == 1:
-                    guarded("backward", recorder.before_backward, tensors, grad_tensors)
+                if recorder.backwards.depth == 1:
+                    guarded("backward", recorder.backwards.before_backward, tensors, grad_tensors)
                 return original(tensors, grad_tensors, *args, **kwargs)
             finally:
-                recorder.depth -= 1
-                if recorder.depth == 0:
-                    guarded("backward", recorder.after_backward)
+                recorder.backwards.depth -= 1
+                if recorder.backwards.depth == 0:
+                    guarded("backward", recorder.backwards.after_backward)
 
         return backward
 
@@ -129,7 +129,7 @@ class Hooks:
 
         def zero_grad(self: Any, *args: Any, **kwargs: Any) -> Any:
             if recorder.active and not torch.compiler.is_compiling():
-                guarded("zero_grad", recorder.zeroed, self)
+                guarded("zero_grad", recorder.backwards.zeroed, self)
             return original(self, *args, **kwargs)
 
         return zero_grad
@@ -148,21 +148,25 @@ class Hooks:
         recorder, guarded = self.recorder, self._guarded
 
         def step(self: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
-            before = guarded("GradScaler.step", recorder.count_steps, optimizer)
+            before = guarded("GradScaler.step", recorder.steps.count_steps, optimizer)
             result = original(self, optimizer, *args, **kwargs)
             if before is not None:
-                guarded("GradScaler.step", recorder.left_out, optimizer, before)
+                guarded("GradScaler.step", recorder.steps.left_out, optimizer, before)
             return result
 
         return step
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Dict[str, Any]) -> None:
         if not torch.compiler.is_compiling():
-            self._guarded("optimizer step begin", self.recorder.enter_step, optimizer, _closure(args, kwargs))
+            self._guarded(
+                "optimizer step begin", self.recorder.steps.enter_step, optimizer, _closure(args, kwargs)
+            )
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Dict[str, Any]) -> None:
         if not torch.compiler.is_compiling():
-            self._guarded("optimizer step end", self.recorder.leave_step, optimizer, _closure(args, kwargs))
+            self._guarded(
+                "optimizer step end", self.recorder.steps.leave_step, optimizer, _closure(args, kwargs)
+            )
 
 
 def _closure(args: Any, kwargs: Dict[str, Any]) -> bool:
@@ -173,7 +177,7 @@ def _closure(args: Any, kwargs: Dict[str, Any]) -> bool:
 def _note_scale(recorder: Recorder, scaler: Any) -> None:
     scale = getattr(scaler, "_scale", None)
     if isinstance(scale, torch.Tensor) and is_real(scale):
-        recorder.scaled(scalar(scale))
+        recorder.backwards.scaled(scalar(scale))
 
 
 def _scaler_class() -> Any:

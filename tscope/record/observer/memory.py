@@ -58,7 +58,7 @@ def is_flat(tensor: Tensor) -> bool:
     return tensor.is_cpu and tensor.is_contiguous() and not tensor.is_neg() and not tensor.is_conj()
 
 
-class quiet:  # noqa: N801 - reads as the statement it is; a generator would cost 20 µs
+class quiet:
     """Run torch operations outside the user's modes and graph; nothing random may be done inside."""
 
     __slots__ = ("_autocast", "_function", "_gradients", "_modes")

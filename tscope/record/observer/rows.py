@@ -49,9 +49,9 @@ class Rows:
 
     def last(self, root: Root) -> None:
         """At the end: an update that no forward followed, and the last row of `--every`."""
-        if root.manual and root.module is not None and any(called.arrived() for called in root.called):
-            if not root.parameters.equals(root.theta, self._recorder.pool):
-                self.manual(root)
+        pending = root.manual and root.module is not None and any(c.arrived() for c in root.called)
+        if pending and not root.parameters.equals(root.theta, self._recorder.pool):
+            self.manual(root)
         if root.unsent is not None:
             fields, root.unsent = root.unsent, None
             blobs = root.parameters.blobs("theta", root.theta) + root.buffers.blobs(

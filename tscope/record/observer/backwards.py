@@ -1,0 +1,130 @@
+"""What the observer does when gradients are computed, and thrown away."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, List, Optional
+
+import torch
+from torch import Tensor
+
+from .batch import Batch, copied_output
+from .called import Called, Loss
+from .driver import active_steps
+from .memory import is_real, quiet, scalar
+from .root import Root
+
+if TYPE_CHECKING:
+    from .recorder import Recorder
+
+
+class Backwards:
+    """Finds losses and output gradients.
+
+    Args:
+        recorder: The process's recorder.
+
+    Attributes:
+        depth: Active backward calls (reentrant checkpoints call it within itself).
+        loose: Losses that reached no output that is watched.
+        muted: Further losses do not count until the step ends.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self.depth = 0
+        self.loose: List[Loss] = []
+        self.muted = False
+        self._touched: List[Called] = []
+        self._backward_value: Optional[float] = None
+        self._scaling: Optional[float] = None
+        self._scale = 1.0
+
+    def before_backward(self, tensors: Any, grad_tensors: Any) -> None:
+        """Note the loss of a backward call."""
+        self._touched = []
+        self._backward_value = None
+        self._scale = self._scaling or 1.0
+        if grad_tensors is None:
+            if type(tensors) is Tensor and tensors.dim() == 0 and is_real(tensors):
+                self._backward_value = scalar(tensors)
+                return
+            parts = (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
+            if parts and all(isinstance(t, Tensor) and t.numel() == 1 and is_real(t) for t in parts):
+                self._backward_value = sum(scalar(t) for t in parts)
+
+    def after_backward(self) -> None:
+        """Give the loss to the modules whose outputs got a gradient in it."""
+        self._scaling = None
+        value = self._backward_value
+        if value is None or self.muted:
+            return
+        loss = Loss(value / self._scale)
+        for called in self._touched:
+            if loss not in called.losses:
+                called.losses.append(loss)
+        if not self._touched:
+            self.loose.append(loss)
+
+    def arrival(self, batch: Batch, path: str, gradient: Tensor) -> None:
+        """Autograd's hook: a gradient arrived at an output."""
+        if "output gradient" in self._recorder.faults.disabled or not self._recorder.active:
+            return
+        began = time.perf_counter_ns()
+        try:
+            with self._recorder.lock:
+                self.arrived(batch, path, gradient)
+        except Exception as error:
+            self._recorder.faults.caught("output gradient", error)
+        self._recorder.hook_ns += time.perf_counter_ns() - began
+
+    def arrived(self, batch: Batch, path: str, gradient: Tensor) -> None:
+        """Note the gradient of an output, and copy it if the output was copied."""
+        called: Optional[Called] = batch.owner
+        if called is None or not is_real(gradient):
+            return
+        if self.depth and not batch.from_backward:
+            # What torch.autograd.grad computed before (a gradient penalty) is not the loss's gradient.
+            batch.from_backward = True
+            batch.arrived.clear()
+            for tensor in batch.gradients.values():
+                tensor.block.release()
+            batch.gradients.clear()
+        if called not in self._touched:
+            self._touched.append(called)
+        batch.scale = self._scale
+        batch.arrived[path] = int(gradient.shape[0]) if gradient.dim() else -1
+        if path not in batch.outputs:
+            return
+        known = batch.gradients.get(path)
+        new = copied_output(self._recorder.pool, gradient)
+        if known is None:
+            batch.gradients[path] = new
+            return
+        with quiet():  # several backward calls through the same output add up
+            count = known.size // 4
+            known.block.tensor(torch.float32, 0, count).add_(new.block.tensor(torch.float32, 0, count))
+        new.block.release()
+
+    def zeroed(self, owner: Any) -> None:
+        """A module's or optimizer's gradients are set to zero: what came before does not count any more."""
+        if isinstance(owner, torch.nn.Module):
+            called = self._recorder.modules.meet(owner)
+            root: Optional[Root] = None if called is None else called.root
+        else:
+            driver = self._recorder.steps.drivers.get(id(owner))
+            root = None if driver is None else driver.root
+        drivers = self._recorder.steps.drivers.values()
+        if any(driver.depth and active_steps(driver.reference()) for driver in drivers):
+            # A closure evaluates several times; the loss is the first evaluation's, as `step` returns it.
+            if self.loose or (root is not None and any(called.losses for called in root.called)):
+                self.muted = True
+            return
+        self.loose = []
+        for called in root.called if root is not None else ():
+            called.losses = []
+            called.drop([batch for batch in called.pending if batch.arrived])
+
+    def scaled(self, scale: float) -> None:
+        """A gradient scaler multiplied a loss with `scale`."""
+        self._scaling = scale

@@ -1,0 +1,154 @@
+"""What the observer does when an optimizer steps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Dict, Optional
+
+import torch
+from torch import Tensor
+
+from .choice import choose
+from .driver import Driver, active_steps, gradient_norms
+from .flat import StructureChangedError
+from .memory import scalar
+from .root import Root
+
+if TYPE_CHECKING:
+    from .recorder import Recorder
+
+
+class Steps:
+    """Knows the optimizers, and finds the roots they train.
+
+    Args:
+        recorder: The process's recorder.
+
+    Attributes:
+        drivers: The optimizers by identity.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self.drivers: Dict[int, Driver] = {}
+
+    def enter_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
+        """`step` begins, perhaps called by a subclass's `step`, or again after one that raised."""
+        driver = self._meet_optimizer(optimizer)
+        if driver.depth:
+            driver.depth = min(driver.depth, active_steps(optimizer) - 1)
+        driver.depth += 1
+        if driver.depth == 1:
+            self.before_step(optimizer, closure)
+
+    def leave_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
+        """`step` ends."""
+        driver = self._meet_optimizer(optimizer)
+        driver.depth -= 1
+        if driver.depth == 0:
+            driver.steps += 1
+            self.after_step(optimizer, closure, skipped=False)
+
+    def count_steps(self, optimizer: torch.optim.Optimizer) -> Optional[int]:
+        """Return how often the optimizer stepped; None when that is not watched any more."""
+        if (
+            "optimizer step begin" in self._recorder.faults.disabled
+            or "optimizer step end" in self._recorder.faults.disabled
+        ):
+            return None
+        return self._meet_optimizer(optimizer).steps
+
+    def left_out(self, optimizer: torch.optim.Optimizer, before: int) -> None:
+        """A gradient scaler is done: if it found an overflow, it did not let the optimizer step."""
+        if self._meet_optimizer(optimizer).steps == before:
+            self.before_step(optimizer, closure=False)
+            self.after_step(optimizer, closure=False, skipped=True)
+
+    def _meet_optimizer(self, optimizer: torch.optim.Optimizer) -> Driver:
+        """Return the optimizer's driver, new if it is."""
+        driver = self.drivers.get(id(optimizer))
+        if driver is None or driver.reference() is not optimizer:
+            driver = self.drivers[id(optimizer)] = Driver(optimizer)
+        return driver
+
+    def before_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
+        """An optimizer is about to step: the gradients are what it will use, θ is what it starts from."""
+        self._recorder.forwards.bury()
+        driver = self._meet_optimizer(optimizer)
+        if driver.root is None:
+            self._assign(optimizer, driver)
+        root: Optional[Root] = driver.root
+        if root is None:
+            return
+        try:
+            # Accumulated over the steps of one row.
+            if root.steps > 0 and not root.parameters.equals(root.theta, self._recorder.pool):
+                root.foreign = True
+            root.norms = None
+            if not closure and (root.steps + 1) % self._recorder.options.every == 0:
+                root.norms = gradient_norms(root.parameters, self._recorder.pool)
+        except StructureChangedError as error:
+            self._restructured(root, error)
+            self.before_step(optimizer, closure)
+
+    def after_step(self, optimizer: torch.optim.Optimizer, closure: bool, skipped: bool) -> None:
+        """An optimizer stepped, or would have, had a scaler not found an overflow."""
+        driver = self.drivers[id(optimizer)]
+        self._recorder.backwards.muted = False
+        root: Optional[Root] = driver.root
+        if root is None:
+            return
+        if closure and (root.steps + 1) % self._recorder.options.every == 0:
+            root.norms = gradient_norms(root.parameters, self._recorder.pool)
+        loss = root.take_loss(self._recorder.backwards.loose)
+        self._recorder.backwards.loose = []
+        if loss is None and root.last_driver is not None and root.last_driver is not driver:
+            loss = root.loss  # two optimizers share one backward
+        root.loss = loss
+        root.last_driver = driver
+        found = getattr(optimizer, "found_inf", None)
+        if isinstance(found, Tensor) and scalar(found):
+            skipped = True
+        self._recorder.rows.step(root, driver, optimizer, skipped)
+
+    def _assign(self, optimizer: torch.optim.Optimizer, driver: Driver) -> None:
+        known = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for root in self._recorder.roots:
+            if root.module is not None and known <= {id(slot.tensor()) for slot in root.parameters.slots}:
+                root.enlist(driver)
+                return
+        module = choose(optimizer, self._recorder.modules.all())
+        if module is None:
+            if "optimizer" not in self._recorder.faults.disabled:
+                self._recorder.faults.disabled["optimizer"] = 0
+                self._recorder.faults.tell(
+                    "optimizer", "no module holds the parameters of " + type(optimizer).__qualname__
+                )
+            return
+        chosen = self.root(module, manual=False)
+        if chosen is not None:
+            chosen.enlist(driver)
+
+    def root(self, module: Optional[torch.nn.Module], manual: bool) -> Optional[Root]:
+        """Return the root of this module, new if it is."""
+        if module is None:
+            return None
+        for root in self._recorder.roots:
+            if root.module is module:
+                root.manual = root.manual and manual
+                return root
+        everyone = self._recorder.modules.all()
+        root = Root(len(self._recorder.roots), module, everyone, self._recorder.pool)
+        root.manual = manual
+        self._recorder.roots.append(root)
+        for called in everyone:
+            if root.accepts(called):
+                root.adopt(called)
+            elif not manual:
+                called.drop_parameters()
+        return root
+
+    def _restructured(self, root: Root, error: StructureChangedError) -> None:
+        """Close a root whose tensors changed shape; its module begins a new one."""
+        self._recorder.faults.tell("parameters", "{}: {}; a new root begins".format(root.kind, error))
+        self._recorder.modules.forget(root.called)
+        root.close()
