@@ -1,6 +1,7 @@
 """The errors of tscope: one base, one subclass for each exit code.
 
-A message says what happened, what was expected against what was found, where, and what to do next, in one line.
+A message says what happened, what was expected against what was found, where, and what to do next, in one
+line.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class ExamplesWriter(GroupWriter):
         self.grow("first_step", ("example",), (), "int64", PLAIN)
         for index, (data, name) in enumerate(zip(inputs, names, strict=True)):
             codec = SHUFFLED if dtype_of(name).kind == "float" else PLAIN
-            self.grow(f"input/{index}", input_dims(index, data), data.shape[1:], name, codec)
+            self.grow(f"input/{index}", input_dims(index, data, len(data)), data.shape[1:], name, codec)
             self.grow(f"shape/{index}", ("example", f"input{index}_axis"), (data.ndim - 1,), "int64", PLAIN)
         self._dtypes = names
 

@@ -121,6 +121,7 @@ def checked_name(kind: str, name: str) -> str:
     return name
 
 
-def input_dims(index: int, data: NDArray) -> tuple[str, ...]:
-    """Return the dimension names of a module's input (example, …)."""
-    return ("example", *(f"input{index}_{axis}" for axis in range(1, data.ndim)))
+def input_dims(index: int, data: NDArray, examples: int) -> tuple[str, ...]:
+    """Return the dimension names of a module's input: (example, …), unless it has not one row for each."""
+    first = "example" if data.ndim and len(data) == examples else f"input{index}_0"
+    return (first, *(f"input{index}_{axis}" for axis in range(1, data.ndim)))[: data.ndim]

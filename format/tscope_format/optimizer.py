@@ -10,8 +10,10 @@ from tscope_format.chain import group_name, piece_of
 from tscope_format.codecs import SHUFFLED, Codec
 from tscope_format.disk import Disk
 from tscope_format.dtypes import JSON, NDArray
+from tscope_format.errors import RecordError
 from tscope_format.group import GroupWriter, checked_name
 from tscope_format.metadata import ArrayMetadata
+from tscope_format.tensors import Tensor, lengths
 
 PREFIX = "optimizer"
 SCALARS = "optimizer_scalar"
@@ -25,10 +27,12 @@ class OptimizerWriter:
     each is NaN where it has nothing.
     """
 
-    def __init__(self, disk: Disk, root: str) -> None:
+    def __init__(self, disk: Disk, root: str, parameters: Sequence[Tensor]) -> None:
         self.attributes: dict[str, JSON] = {}
         self._disk = disk
         self._root = root
+        self._lengths = lengths(parameters)
+        self._tensors = len(parameters)
         self._groups: dict[str, GroupWriter] = {}
         self._pending: dict[tuple[str, str], tuple[str, NDArray]] = {}
         self._rows = 0
@@ -45,12 +49,17 @@ class OptimizerWriter:
             states: name → layout dtype → (param,) values in the layout of that dtype's parameters.
             scalars: name → one number for each parameter, None where there is none.
             attributes: everything else, kept in the group's attributes.
+
+        Raises:
+            RecordError: a state is not as long as the parameters, or a name cannot be used.
         """
         for name, parts in states.items():
             for layout, values in parts.items():
+                self._check(name, values.shape, self._lengths.get(layout, 0))
                 held = layout if values.dtype.kind in "ui" else values.dtype.name
                 self._merge(group_name(PREFIX, layout), checked_name("optimizer state", name), held, values)
         for name, entries in scalars.items():
+            self._check(name, (len(entries),), self._tensors)
             numbers = np.array([np.nan if entry is None else float(entry) for entry in entries])
             self._merge(SCALARS, checked_name("optimizer scalar", name), "float64", numbers)
         self.attributes.update(attributes)
@@ -92,6 +101,12 @@ class OptimizerWriter:
     def bytes_raw(self) -> int:
         """Size of everything settled, uncompressed."""
         return sum(group.bytes_raw for group in self._groups.values())
+
+    def _check(self, name: str, shape: tuple[int, ...], expected: int) -> None:
+        if shape != (expected,):
+            raise RecordError(
+                f"{self._root}: optimizer state {name!r} of shape {shape}, expected ({expected},)"
+            )
 
     def _merge(self, group: str, name: str, held: str, values: NDArray) -> None:
         former = self._pending.get((group, name))

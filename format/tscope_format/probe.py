@@ -38,7 +38,7 @@ class ProbeWriter(GroupWriter):
         self.attributes.update(attributes)
         for index, data in enumerate(inputs):
             dtype = dtype_of(dtypes[index] if dtypes else data.dtype.name)
-            self.put(f"input/{index}", data, input_dims(index, data), dtype)
+            self.put(f"input/{index}", data, input_dims(index, data, len(inputs[0])), dtype)
         if target is not None:
             dims = ("example", *(f"target_{axis}" for axis in range(1, target.ndim)))
             self.put("target", target, dims)

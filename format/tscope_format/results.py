@@ -72,7 +72,12 @@ class Result:
     def to_dict(self) -> dict[str, JSON]:
         """Return it as strict JSON: NaN becomes null, infinities the strings of Zarr."""
         arrays = {
-            name: {"dims": list(array.dims), "dtype": array.data.dtype.name, "data": _listed(array.data)}
+            name: {
+                "dims": list(array.dims),
+                "shape": list(array.data.shape),
+                "dtype": array.data.dtype.name,
+                "data": _listed(array.data),
+            }
             for name, array in self.arrays.items()
         }
         return {**self._head(), "arrays": arrays}
@@ -86,7 +91,7 @@ class Result:
         """
         try:
             arrays = {
-                str(name): Array(tuple(entry["dims"]), _unlisted(entry["data"], np.dtype(entry["dtype"])))
+                str(name): Array(tuple(entry["dims"]), _unlisted(entry))
                 for name, entry in document["arrays"].items()
             }
             return cls._from_head(document, arrays)
@@ -311,6 +316,6 @@ def _listed(data: NDArray) -> JSON:
     return data.tolist()
 
 
-def _unlisted(data: JSON, dtype: np.dtype[np.generic]) -> NDArray:
-    # None is NaN to numpy's float conversion, and "Infinity" is infinity.
-    return np.array(data, dtype=dtype)
+def _unlisted(entry: Mapping[str, JSON]) -> NDArray:
+    # None is NaN to numpy's float conversion, "Infinity" is infinity; an empty list hides its inner shape.
+    return np.array(entry["data"], dtype=np.dtype(entry["dtype"])).reshape(entry["shape"])

@@ -63,7 +63,7 @@ class RootWriter:
         self._buffer: dict[str, ChainWriter] = {}
         self._batch = BatchWriter(disk, name)
         self._examples = ExamplesWriter(disk, name)
-        self._optimizer = OptimizerWriter(disk, name)
+        self._optimizer = OptimizerWriter(disk, name, self._parameters)
         self._probes: dict[str, ProbeWriter] = {}
         self._program: GroupWriter | None = None
 
@@ -111,7 +111,7 @@ class RootWriter:
                 kept in the group's attributes.
 
         Raises:
-            RecordError: the last row is not an anchor row of that step.
+            RecordError: the last row is not an anchor row of that step, or the state does not fit the tables.
         """
         if step != self._last_step or (self.rows - 1) % ANCHOR_ROWS:
             raise RecordError(

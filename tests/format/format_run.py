@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -157,7 +158,7 @@ class Run:
             return
         state = self.random.standard_normal(41).astype(np.float32)
         self.root.append_anchor_state(
-            row, {"exp_avg": {"float32": state}}, {"scalars": {"step": [row, None]}}
+            row, {"exp_avg": {"float32": state}}, {"scalars": {"step": [row, None, row, row]}}
         )
         self.model.states[row // ANCHOR_ROWS] = state
 
@@ -263,7 +264,7 @@ class Killed(BaseException):
 def killed_at(operation: int, patch: pytest.MonkeyPatch, *, torn: float = 0.5) -> Iterator[list[int]]:
     """Die at the given file operation (a write, torn in the middle, or a rename); yields the count so far."""
     count = [0]
-    fill, replace = disk.Disk._fill, disk.os.replace
+    fill, replace = disk.Disk._fill, os.replace
 
     def dying_fill(self: disk.Disk, path: str, parts: list[bytes]) -> None:
         count[0] += 1
@@ -281,6 +282,6 @@ def killed_at(operation: int, patch: pytest.MonkeyPatch, *, torn: float = 0.5) -
 
     with patch.context() as context:
         context.setattr(disk.Disk, "_fill", dying_fill)
-        context.setattr(disk.os, "replace", dying_replace)
+        context.setattr("tscope_format.disk.os.replace", dying_replace)
         with suppress(Killed):
             yield count

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from format_run import ANCHOR_ROWS, Run, check, committed, small_chunks
 from tscope_format import (
+    NDArray,
     RecordError,
     TraceWriter,
     disk,
@@ -95,7 +96,7 @@ def test_rows_of_all_kinds_come_back(tmp_path: Path, small: None) -> None:
 
 def test_norms_are_those_of_each_tensor(tmp_path: Path) -> None:
     run = Run(tmp_path / "t.zarr")
-    theta = {
+    theta: dict[str, NDArray] = {
         "float32": np.arange(41, dtype=np.float32),
         "bfloat16": np.full(6, 0x4000, np.uint16),
         "float64": np.full(4, 1e200),
@@ -106,12 +107,9 @@ def test_norms_are_those_of_each_tensor(tmp_path: Path) -> None:
         run.root.append(replace(run.model.rows[-1], step=10 * factor, theta=tripled))
     run.writer.commit()
     root = committed(run)
-    norm = np.linalg.norm
-    head, tail = np.arange(35.0), np.arange(35.0, 41.0)
-    assert np.allclose(
-        root.read("theta_norm")[-1][:3], [3 * norm(head), 3 * norm(tail), norm(np.full(6, 2.0))]
-    )
-    assert np.allclose(root.read("update_norm")[-1][:3], [2 * norm(head), 2 * norm(tail), 0])
+    head, tail = (float(np.linalg.norm(part)) for part in (np.arange(35.0), np.arange(35.0, 41.0)))
+    assert np.allclose(root.read("theta_norm")[-1][:3], [3 * head, 3 * tail, 2 * np.sqrt(6)])
+    assert np.allclose(root.read("update_norm")[-1][:3], [2 * head, 2 * tail, 0])
     assert root.read("theta_norm")[-1][3] == np.inf  # 2e200 is beyond float32
 
 
@@ -290,6 +288,27 @@ def test_the_states_of_two_optimizers_are_one_array(tmp_path: Path, small: None)
     assert root.group_attributes("optimizer") == {"lacking": ["x"]}
 
 
+@pytest.mark.parametrize(
+    ("states", "scalars", "shape"),
+    [
+        ({"m": {"float32": np.zeros(5, np.float32)}}, {}, r"\(5,\), expected \(41,\)"),
+        ({}, {"step": [1]}, r"\(1,\), expected \(4,\)"),
+    ],
+)
+def test_a_state_that_does_not_fit_the_parameters_is_refused(
+    tmp_path: Path,
+    small: None,
+    states: dict[str, dict[str, NDArray]],
+    scalars: dict[str, list[int]],
+    shape: str,
+) -> None:
+    run = Run(tmp_path / "t.zarr")
+    for _ in range(ANCHOR_ROWS):
+        run.append()
+    with pytest.raises(RecordError, match=f"model: optimizer state '(m|step)' of shape {shape}"):
+        run.root.append_anchor_state(ANCHOR_ROWS, states, {"scalars": scalars})
+
+
 def test_examples_that_are_not_alike_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
     run = Run(tmp_path / "t.zarr")
     run.add_examples()
@@ -338,7 +357,7 @@ def test_the_open_block_is_committed_when_its_time_has_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr(writer.clock, "monotonic", lambda: now[0])
+    monkeypatch.setattr("tscope_format.writer.clock.monotonic", lambda: now[0])
     run = Run(tmp_path / "t.zarr", flush_seconds=2.0)
     run.append()
     now[0] += 1.9
@@ -458,6 +477,6 @@ def test_the_record_is_strict_enough_for_stock_readers(tmp_path: Path) -> None:
 
 def test_durable_syncs_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
-    monkeypatch.setattr(disk.os, "fsync", synced.append)
+    monkeypatch.setattr("tscope_format.disk.os.fsync", synced.append)
     TraceWriter.create(tmp_path / "t.zarr", facts={}, durable=True).close("complete")
     assert len(synced) >= 4
