@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from tscope_format import ArrayInfo, RootReader
 
 
+_ORIGINS = {"heldout": "what the script itself evaluated", "train": "the training rows"}
+
+
 @dataclass(frozen=True)
 class Probe:
     """A probe set: its size, where it comes from, and how far its projections go.
@@ -27,6 +30,7 @@ class Probe:
         source: Where it comes from.
         functional: Which function of the output is projected.
         rows: Rows at which it was projected.
+        missing: Rows of the run at which it was not.
     """
 
     name: str
@@ -37,6 +41,7 @@ class Probe:
     source: str
     functional: str
     rows: int
+    missing: int
 
 
 @dataclass(frozen=True)
@@ -108,15 +113,18 @@ def _probe(root: RootReader, name: str, arrays: Mapping[str, ArrayInfo]) -> Prob
     later = (root.attributes.get("probes") or {}).get(name) or {}
     known: Mapping[str, Any] = {**root.group_attributes(f"probe/{name}"), **later}
     output, inputs = arrays.get(f"probe/{name}/output"), arrays.get(f"probe/{name}/input/0")
+    rows = output.shape[0] if output is not None else 0
+    kind = str(known.get("kind") or "")
     return Probe(
         name=clean(name),
         examples=inputs.shape[0] if inputs is not None else 0,
         outputs=output.shape[2] if output is not None and len(output.shape) == 3 else 0,
         labels=f"probe/{name}/target" in arrays,
         in_sample=bool(known.get("in_sample", False)),
-        source=clean(known.get("source") or known.get("kind") or "?"),
+        source=clean(known.get("source") or _ORIGINS.get(kind) or kind or "an unknown source"),
         functional=clean(known.get("functional") or "full"),
-        rows=output.shape[0] if output is not None else 0,
+        rows=rows,
+        missing=max(0, root.rows - rows),
     )
 
 
@@ -130,4 +138,6 @@ def probe_line(probe: Probe) -> str:
         parts.append("IN-SAMPLE: these rows are also trained on")
     parts.append(f"from {probe.source}")
     parts.append(f"projected at {plural(probe.rows, 'row')}")
+    if probe.missing:
+        parts.append(f"{probe.missing:,} not (analyze --replay fills them)")
     return f"{probe.name}: {', '.join(parts)}"

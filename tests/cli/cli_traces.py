@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from tscope_format import Row, TraceWriter, table
@@ -20,11 +21,13 @@ def write_trace(
     parameter: str = "weight",
     probe: str | None = "heldout",
     labels: bool = True,
+    in_sample: bool = False,
+    projected: int | None = None,
     roots: Sequence[str] = ("model",),
-    status: str = "complete",
+    status: Literal["complete", "interrupted", "failed"] | None = "complete",
     reason: str | None = None,
 ) -> Path:
-    """Write a trace of `rows` updates of a 3x2 weight and return its path."""
+    """Write a trace of `rows` updates of a 3x2 weight, the first `projected` projected; return its path."""
     rng = np.random.default_rng(0)
     writer = TraceWriter.create(path, facts={**FACTS, **(facts or {})})
     for name in roots:
@@ -41,15 +44,15 @@ def write_trace(
         )
         x = rng.normal(size=(8, 3)).astype(np.float32)
         first = last = x @ theta.reshape(3, 2)
-        projected = None
+        followed = None
         if probe is not None:
-            projected = root.add_probe(
+            followed = root.add_probe(
                 probe,
                 inputs=[x],
                 target=rng.integers(0, 2, 8) if labels else None,
-                attributes={"kind": "held-out", "source": "eval", "in_sample": False},
+                attributes={"kind": "heldout", "in_sample": in_sample},
             )
-            projected.append(0, first, np.zeros_like(first), np.zeros_like(first))
+            followed.append(0, first, np.zeros_like(first), np.zeros_like(first))
         for step in range(1, rows + 1):
             theta = theta + rng.normal(scale=0.01, size=6).astype(np.float32)
             root.append(
@@ -66,9 +69,12 @@ def write_trace(
                     micro=(),
                 )
             )
-            if projected is not None:
+            if followed is not None and (projected is None or step <= projected):
                 output = x @ theta.reshape(3, 2)
-                projected.append(step, output, 0.99 * (output - last), 0.5 * (output - first))
+                followed.append(step, output, 0.99 * (output - last), 0.5 * (output - first))
                 last = output
-    writer.close(status, reason)
+    if status is None:
+        writer.commit()
+    else:
+        writer.close(status, reason)
     return path

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from cli_runner import Runner
 from cli_traces import write_trace
 from tscope_format import list_results
+
+from tscope.analyses import registry
 
 
 @pytest.fixture
@@ -116,6 +119,19 @@ def test_a_bad_option_is_refused_in_one_line(
 ) -> None:
     outcome = tscope("analyze", trace, *arguments)
     assert (outcome.code, outcome.out, outcome.err) == (2, "", message)
+
+
+def test_an_option_that_a_metric_does_not_take_is_refused(
+    tscope: Runner, trace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dataclass(frozen=True)
+    class Options:
+        probe: str | None = None
+
+    plain = replace(registry.metric("telescoping"), name="plain", options=Options)
+    monkeypatch.setitem(registry._METRICS, "plain", plain)
+    outcome = tscope("analyze", trace, "--metric", "plain", "--rule", "simpson", "--replay")
+    assert (outcome.code, outcome.err) == (2, "tscope: plain has no option replay, rule; it has probe\n")
 
 
 def test_analyze_without_a_trace_says_how_to_find_one(tscope: Runner) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 from cli_runner import Runner
@@ -20,10 +22,54 @@ def test_info_says_what_the_trace_is(tscope: Runner, tmp_path: Path) -> None:
     assert found["model"] == "Linear, 6 parameters in 1 tensor"
     assert found["steps"] == "300 (301 rows, the state before training included)"
     assert found["loss"] == "0.003333 at the last step"
-    assert found["probes"].startswith("heldout: 8 examples, 2 outputs, labels, from eval")
+    assert found["probes"].startswith("heldout: 8 examples, 2 outputs, labels, from what the script")
     assert found["program"] == "none: it was never exported"
     assert found["metrics"] == "telescoping: ready"
     assert found["next:"] == f"tscope analyze {trace} --metric telescoping"
+
+
+def test_info_says_what_was_not_projected_and_what_is_in_sample(tscope: Runner, tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "run.zarr", in_sample=True, projected=100, labels=False)
+    (line,) = [line for line in tscope("info", trace).out.splitlines() if "heldout:" in line]
+    assert "no labels, IN-SAMPLE: these rows are also trained on" in line
+    assert line.endswith("projected at 101 rows, 200 not (analyze --replay fills them)")
+
+
+def test_info_shows_what_recording_cost_and_its_errors(tscope: Runner, tmp_path: Path) -> None:
+    facts = {
+        "recorder": {"share": 0.043, "seconds": 250.0, "wait_seconds": 0.5},
+        "reports": [{"where": "backward", "error": f"ValueError: {index}"} for index in range(7)],
+        "options": {"every": 10},
+        "python": "3.11.7",
+    }
+    outcome = tscope("info", write_trace(tmp_path / "run.zarr", facts=facts)).out
+    assert "4.3 % of the run's 4 min 10 s; the run waited 0.5 s for it\n" in outcome
+    assert "only every 10th step is recorded\n" in outcome
+    assert "python 3.11.7\n" in outcome
+    assert "errors         backward: ValueError: 0\n" in outcome
+    assert "and 2 more reports; --json lists all\n" in outcome
+
+
+def test_info_names_optimizers_with_what_sets_them_apart(tscope: Runner, tmp_path: Path) -> None:
+    hyper = {"lr": 0.1, "betas": [0.9, 0.999], "weight_decay": 0, "foreach": None, "nesterov": False}
+    groups = [{"hyper": hyper}, {"hyper": {**hyper, "weight_decay": 0.01}}]
+    attributes = {"optimizers": [{"class": "AdamW", "groups": groups}]}
+    outcome = tscope("info", write_trace(tmp_path / "run.zarr", attributes=attributes)).out
+    assert "  AdamW, betas (0.9, 0.999), weight_decay 0/0.01\n" in outcome
+
+
+def test_info_says_why_there_is_no_program(tscope: Runner, tmp_path: Path) -> None:
+    attributes = {"program": {"ok": False, "reason": "data-dependent control flow"}}
+    outcome = tscope("info", write_trace(tmp_path / "run.zarr", attributes=attributes)).out
+    assert "none: data-dependent control flow\n" in outcome
+
+
+def test_info_of_a_recorder_that_died_says_stalled(tscope: Runner, tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "run.zarr", status=None)
+    assert "recording (last commit " in tscope("info", trace).out
+    an_hour_ago = time.time() - 3600
+    os.utime(trace / "zarr.json", (an_hour_ago, an_hour_ago))
+    assert "stalled (last commit 1 h ago)" in tscope("info", trace).out
 
 
 def test_info_says_what_a_metric_lacks(tscope: Runner, tmp_path: Path) -> None:
