@@ -62,7 +62,7 @@ KEYS: tuple[Key, ...] = (
     Key(("tab",), "focus:1", "tab", "next pane", BOTH, hint="pane"),
     Key(("shift+tab",), "focus:-1", "⇧tab", "previous pane", BOTH),
     Key(("z",), "maximise", "z", "maximise the pane, and back", BOTH, hint="max"),
-    Key(("enter",), "enter", "enter", "open the selected trace, jump to the selected event", BOTH),
+    Key(("enter",), "enter", "enter", "open the selected trace, jump to the selected event", BOTH, "open"),
     Key(("escape", "backspace"), "back", "esc", "back", BOTH),
     Key(("a",), "analyse", "a", "run the analysis that the view shows; again to cancel", hint="analyse"),
     Key(("e",), "export", "e", "export the pane as CSV, JSON and SVG", BOTH, hint="export"),

@@ -104,7 +104,11 @@ class RunSource:
             try:
                 return self._load(entry, choice, window, curves_only)
             except (TscopeError, OSError, ValueError, KeyError, TypeError) as error:
-                return RunData(entry, problems=(clean(error).removeprefix(f"{clean(self.path)}: "),))
+                return RunData(entry, problems=(self._told(error),))
+
+    def _told(self, error: Exception) -> str:
+        """Return a message without the path of the trace, which stands above it."""
+        return clean(error).removeprefix(f"{clean(self.path)}: ")
 
     def _load(
         self, entry: Entry, choice: Choice, window: tuple[float, float] | None, curves_only: bool
@@ -151,7 +155,7 @@ class RunSource:
                 else:
                     curve = known
             except TscopeError as error:
-                problems.append(clean(error))
+                problems.append(self._told(error))
                 continue
             if curve is not None:
                 self._curves[name] = curve
@@ -172,7 +176,7 @@ class RunSource:
             try:
                 curve = read_curve(root, name, steps, *rows)
             except TscopeError as error:
-                problems.append(clean(error))
+                problems.append(self._told(error))
                 continue
             if curve is not None:
                 detail[name] = curve
@@ -190,7 +194,7 @@ class RunSource:
             recorded = self._recorded.result()
         except TscopeError as error:
             self._recorded = None
-            problems.append(clean(error))
+            problems.append(self._told(error))
             return saved
         if recorded is None or saved is None:
             return recorded or saved
@@ -204,7 +208,7 @@ class RunSource:
         try:
             found = [info for info in list_results(self.path) if info.metric == METRIC]
         except (TscopeError, OSError) as error:
-            problems.append(clean(error))
+            problems.append(self._told(error))
             return None
         known = choice, tuple(info.id for info in found)
         if self._results[0] != known:
@@ -220,7 +224,7 @@ class RunSource:
             try:
                 one = from_result(load_result(self.path, METRIC, info.id), "saved result", choice)
             except (TscopeError, OSError, KeyError, ValueError) as error:
-                problems.append(clean(error))
+                problems.append(self._told(error))
                 continue
             newest = newest.with_layers(one) if newest is not None else one
             if newest.contribution is not None:
@@ -240,7 +244,7 @@ class RunSource:
             try:
                 rows = np.flatnonzero(root.read(name, 0, steps.rows))
             except TscopeError as error:
-                problems.append(clean(error))
+                problems.append(self._told(error))
                 continue
             events += flag_events(steps.of(rows), kind, text)
         if telescoping is not None:

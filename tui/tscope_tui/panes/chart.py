@@ -57,14 +57,18 @@ class ChartPane:
 
     def _plot(self, width: int, height: int, draw: Draw) -> Plot:
         rows = max(1, height - 2)
+        window = draw.window
+        if window is not None and draw.log_x:
+            # Step 0 is not on a logarithmic axis.
+            window = (max(1.0, window[0]), window[1]) if window[1] > 1 else None
         return draw.cache.plot(
             self.series,
             max(1, width - 2),
             rows,
             log_x=draw.log_x,
             log_y=self._log_y(draw),
-            x_range=draw.window,
-            x_labels=rows >= _X_LABELS or draw.window is not None,
+            x_range=window,
+            x_labels=rows >= _X_LABELS or draw.zoomed,
             ascii=draw.look.ascii,
         )
 

@@ -45,7 +45,7 @@ def wrap(text: str, width: int) -> list[str]:
     for word in text.split(" "):
         while cells(word) > width:
             room = width - cells(line) - 1 if line else width
-            if room < width // 2:
+            if room < max(2, width // 2):
                 lines.append(line)
                 line, room = "", width
             end = 0

@@ -64,7 +64,8 @@ class Draw:
         focused: The pane has the focus.
         cursor: The step of the scrubber.
         crosshair: The cursor is read out.
-        window: The steps in sight; all when None.
+        window: The steps in sight, the same in every pane; those of its own curves when None.
+        zoomed: They are not all steps, so a chart has an axis of its own.
         band: The marked range of steps.
         log_x: Logarithmic steps.
         log_y: Logarithmic values; None leaves the choice to the pane.
@@ -76,6 +77,7 @@ class Draw:
     cursor: float | None = None
     crosshair: bool = False
     window: tuple[float, float] | None = None
+    zoomed: bool = False
     band: tuple[float, float] | None = None
     log_x: bool = False
     log_y: bool | None = None

@@ -60,7 +60,8 @@ def tab_at(x: int, view: str) -> str | None:
 
 def hints(scope: Scope, width: int, look: Look) -> Line:
     """Return as many keys with a word as fit; help comes first of all."""
-    known = [key for key in keys_of(scope) if key.hint]
+    # What only this stage can do comes before what every stage can; help and quit always fit.
+    known = sorted((key for key in keys_of(scope) if key.hint), key=lambda key: len(key.scopes))
     known.sort(key=lambda key: key.action not in ("help", "quit"))
     chosen, used = [], 1
     for key in known:
@@ -69,6 +70,6 @@ def hints(scope: Scope, width: int, look: Look) -> Line:
             chosen.append(key)
             used += need
     spans: list[Span] = [Span(" ")]
-    for key in sorted(chosen, key=keys_of(scope).index):
+    for key in sorted(chosen, key=lambda key: key.action in ("help", "quit")):
         spans += [Span(key.shown, "label"), Span(f" {key.hint}  ", "dim")]
     return look.text(fit(spans, width, ellipsis=look.ellipsis))

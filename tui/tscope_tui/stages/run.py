@@ -19,7 +19,7 @@ from tscope_tui.panes.chart import ChartPane
 from tscope_tui.panes.pane import Draw, Pane
 from tscope_tui.panes.scrubber import Scrubber
 from tscope_tui.plot import compact
-from tscope_tui.spans import Line, Span
+from tscope_tui.spans import Line, Span, crop
 from tscope_tui.stages import chrome
 from tscope_tui.stages.actions import perform
 from tscope_tui.stages.host import Host
@@ -114,23 +114,13 @@ class RunStage(RunActions):
         """Return the screen without its status line."""
         look, state, size = self.host.look, self.state, tier(width, height)
         panes, focus = self.panes(), self.focus_in(width, height)
-        draw = Draw(
-            look=look,
-            cursor=float(state.cursor) if self.data.steps is not None else None,
-            crosshair=state.crosshair,
-            window=state.window,
-            band=state.shown_band(),
-            log_x=state.log_x,
-            cache=self.host.cache,
-        )
         parts: list[tuple[Rect, Sequence[Line]]] = [
             (Rect(0, 0, width, 1), [chrome.header(self._name(size), self._right(), width, look)])
         ]
         if top(size) > 1:
             parts.append((Rect(0, 1, width, 1), [chrome.tabs(state.view, width, look)]))
         for name, rect in self.rects(width, height).items():
-            own = replace(draw, focused=name == focus, log_y=state.log_y.get(name))
-            parts.append((rect, panes[name].lines(rect.width, rect.height, own)))
+            parts.append((rect, panes[name].lines(rect.width, rect.height, self._draw(name, name == focus))))
         scrubber = self.scrubber().lines(width, look)
         parts.append(
             (
@@ -141,6 +131,22 @@ class RunStage(RunActions):
         if bottom(size) == 4:
             parts.append((Rect(0, height - 1, width, 1), [chrome.hints(self.scope, width, look)]))
         return canvas.joined(parts, width, height)
+
+    def _draw(self, name: str, focused: bool) -> Draw:
+        """Return how a pane is to be drawn."""
+        state = self.state
+        return Draw(
+            look=self.host.look,
+            focused=focused,
+            cursor=float(state.cursor) if self.data.steps is not None else None,
+            crosshair=state.crosshair,
+            window=state.window or ((0.0, float(state.last)) if state.last > 0 else None),
+            zoomed=state.window is not None,
+            band=state.shown_band(),
+            log_x=state.log_x,
+            log_y=state.log_y.get(name),
+            cache=self.host.cache,
+        )
 
     def status_row(self, height: int, width: int) -> int:
         """Return the row of the status line."""
@@ -164,7 +170,7 @@ class RunStage(RunActions):
         elif entry.state is State.STALLED:
             spans.append(Span(f"stalled {age(entry.age)}", "warn"))
         else:
-            reason = f": {entry.reason}" if entry.reason else ""
+            reason = f": {crop(entry.reason, 32)}" if entry.reason else ""
             spans.append(Span(f"{entry.state.value}{reason}", entry.state.tone))
         return spans
 
@@ -227,17 +233,7 @@ class RunStage(RunActions):
                 self.state = replace(self.state, focus=name)
                 pane = self.panes()[name]
                 if isinstance(pane, ChartPane) and pane.series:
-                    step = pane.step_at(x - rect.x, rect.width, rect.height, self._drawn(name))
+                    step = pane.step_at(x - rect.x, rect.width, rect.height, self._draw(name, focused=True))
                     if step is not None:
                         self.go(step)
         self.host.redraw()
-
-    def _drawn(self, name: str) -> Draw:
-        state = self.state
-        return Draw(
-            look=self.host.look,
-            window=state.window,
-            log_x=state.log_x,
-            log_y=state.log_y.get(name),
-            cache=self.host.cache,
-        )
