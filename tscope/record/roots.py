@@ -98,13 +98,13 @@ class Root:
         step = frame.integer("step")
         if step <= self.steps:
             raise FrameError(f"{self.name}: step {step} comes after step {self.steps}")
+        writer = self._started()  # first: row 0 holds the buffers as they were before this step
         buffer = frame.flats("buffer")
         if buffer:
             # Copied: a projection may wait for long, and would keep the whole frame in memory.
             self._buffer = {**self._buffer, **{dtype: flat.copy() for dtype, flat in buffer.items()}}
         theta = frame.flats("theta")
         rates = self._optimizers.rates(frame)
-        writer = self._started()
         micro = [self._micro(writer, frame, position, step) for position in range(len(frame.items("micro")))]
         norms = frame.blobs.get("grad_norm")
         row = Row(
