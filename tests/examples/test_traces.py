@@ -55,14 +55,33 @@ def test_the_probe_set_was_held_out(example: Example) -> None:
     assert probe.examples >= 16
 
 
-def test_recorded_projections_are_the_replayed_ones(recorded: Result, replayed: Result) -> None:
-    assert recorded.scalars["source"] == "recorded"
-    assert replayed.scalars["source"] == "replay"
-    shared = np.searchsorted(values(replayed, "step"), values(recorded, "step"))
-    for name in ("actual", "lazy"):
-        assert relative_difference(values(recorded, name), values(replayed, name)[shared]) < 2e-5
-    if len(shared) == len(values(replayed, "step")):  # else the recorder projected over coarser intervals
-        assert relative_difference(values(recorded, "telescoped"), values(replayed, "telescoped")) < 2e-5
+def test_streamed_projections_are_the_replayed_ones(example: Example, replayed: Result) -> None:
+    """Row by row from the arrays, however few the recorder had time for on a busy machine."""
+    trace = tscope.open(example.trace)
+    (name,) = trace.probes
+    step, output, jvp, lazy = (
+        trace[f"probe/{name}/{key}"] for key in ("probe_step", "output", "jvp", "lazy")
+    )
+    assert step[0] == 0
+    assert not jvp[0].any()
+    assert not lazy[0].any()
+    actual, telescoped, linear = (values(replayed, key) for key in ("actual", "telescoped", "lazy"))
+    assert relative_difference(output, actual[step]) < 2e-5
+    for k in range(1, len(step)):
+        assert relative_difference(lazy[k], linear[step[k]] - actual[0]) < 2e-4
+        if step[k] == step[k - 1] + 1:
+            change = telescoped[step[k]] - telescoped[step[k - 1]]
+            assert relative_difference(jvp[k], change) < 2e-4
+
+
+def test_the_recorded_result_is_the_replayed_one_where_no_step_was_skipped(
+    recorded: Result, replayed: Result
+) -> None:
+    if len(values(recorded, "step")) < len(values(replayed, "step")):
+        assert recorded.notes  # says that intervals are coarse, or that everything had to be replayed
+        return
+    for name in ("actual", "telescoped", "lazy"):
+        assert relative_difference(values(recorded, name), values(replayed, name)) < 2e-5
 
 
 def test_telescoping_starts_at_the_network_and_its_terms_add_up(example: Example, replayed: Result) -> None:
@@ -73,7 +92,7 @@ def test_telescoping_starts_at_the_network_and_its_terms_add_up(example: Example
         assert np.isfinite(values(replayed, name)).all()
     scale = np.abs(np.diff(actual, axis=0)).max()
     assert float(replayed.scalars["decomposition_check"]) < 1e-4 * scale
-    assert len(replayed.provenance["layers"]) == values(replayed, "contribution").shape[1] >= 3
+    assert len(replayed.provenance["layers"]) == values(replayed, "contribution").shape[1] >= 2
 
 
 def test_batch_norm_statistics_have_their_own_term(example: Example, replayed: Result) -> None:
@@ -89,6 +108,13 @@ def test_xarray_opens_the_trace_with_named_dimensions(example: Example, group: s
     data = xarray.open_zarr(example.trace, group=group)
     assert data.sizes["step"] == example.steps + 1
     assert not [dim for dim in data.dims if str(dim).startswith("dim_")]
+
+
+def test_the_first_row_is_the_state_before_training(example: Example) -> None:
+    trace = tscope.open(example.trace)
+    counters = [value for name, value in trace.buffers(0).items() if name.endswith("num_batches_tracked")]
+    assert len(counters) == (9 if example.name == "resnet_batchnorm" else 0)
+    assert not any(counters)
 
 
 def test_xarray_labels_losses_by_step(example: Example) -> None:
