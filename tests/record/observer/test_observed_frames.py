@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -361,5 +360,3 @@ for x, y in batches(epochs=1):
     assert not program["ok"]
     assert program["reason"]
     assert len(done.steps) == 6
-
-

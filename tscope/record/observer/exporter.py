@@ -81,7 +81,7 @@ class Exporter:
                 text = "the forked copy died or took more than {} s; it is done at the end of the run".format(
                     _ALARM
                 )
-                self._recorder.faults.tell("export", text)
+                self._recorder.faults.tell("export", text, failed=False)
 
     def finish(self) -> None:
         """At the end of the run: export in the process what could not be exported in a copy."""

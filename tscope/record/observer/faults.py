@@ -13,12 +13,12 @@ class Faults:
 
     Attributes:
         disabled: Names of hooks that are not called any more, with the number of their exceptions.
-        report: Tells the recorder `(where, error)`, False if there is none to tell.
+        report: Tells the recorder `(where, text, failed)`, False if there is none to tell.
     """
 
     def __init__(self) -> None:
         self.disabled: Dict[str, int] = {}
-        self.report: Optional[Callable[[str, str], bool]] = None
+        self.report: Optional[Callable[[str, str, bool], bool]] = None
 
     def caught(self, where: str, error: Exception) -> None:
         """Take note of an exception in a hook, which will not be called again.
@@ -34,17 +34,24 @@ class Faults:
         if not known:
             self.tell(where, "{}: {}".format(type(error).__name__, error))
 
-    def tell(self, where: str, text: str) -> None:
-        """Say something once: through the recorder, or on stderr if it cannot be reached."""
+    def note(self, where: str, text: str) -> None:
+        """Say once that something is not recorded, though nothing failed."""
+        if where not in self.disabled:
+            self.disabled[where] = 0
+            self.tell(where, text, failed=False)
+
+    def tell(self, where: str, text: str, failed: bool = True) -> None:
+        """Say something, through the recorder, or on stderr if it cannot be reached."""
         text = " ".join(text.split())[:500]
         try:
-            if self.report is not None and self.report(where, text):
+            if self.report is not None and self.report(where, text, failed):
                 return
         except Exception as error:
             text += " (and telling the recorder failed: {})".format(type(error).__name__)
         # A script may have closed its stderr; then there is nobody to tell.
         with contextlib.suppress(AttributeError, OSError, ValueError):
-            sys.stderr.write("tscope: {} failed: {}; the run goes on\n".format(where, text))
+            what = where + " failed" if failed else where
+            sys.stderr.write("tscope: {}: {}; the run goes on\n".format(what, text))
 
 
 def _of_signal_handler(error: Exception) -> bool:

@@ -95,12 +95,8 @@ class Forwards:
         used = sum(8 * t.size // 4 for b in called.pending for t in b.outputs.values())
         if used + size <= limit:
             return True
-        if "outputs" not in self._recorder.faults.disabled:
-            self._recorder.faults.disabled["outputs"] = 0
-            text = "outputs and their gradients of {} bytes a step are over the limit of {}".format(
-                used + size, limit
-            )
-            self._recorder.faults.tell("outputs", text)
+        text = "they and their gradients take {} bytes a step, over the limit of {} (--outputs all|BYTES)"
+        self._recorder.faults.note("outputs", text.format(used + size, limit))
         return False
 
     def _compare(self, called: Called) -> None:

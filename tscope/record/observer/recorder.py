@@ -69,7 +69,7 @@ class Recorder:
         self.sender.put(frame)
         if self.sender.gone:
             self.active = False
-            self.faults.tell("the connection to the recorder", "it is gone, and recording ends here")
+            self.faults.note("the recorder", "it is gone, and recording ends here")
 
     def export(self, root: Root, call: Tuple[Any, Any]) -> None:
         """Send the module as data; `call` is what it was called with."""
@@ -79,11 +79,13 @@ class Recorder:
             except Exception as error:
                 self.faults.caught("export", error)
 
-    def report(self, where: str, text: str) -> bool:
+    def report(self, where: str, text: str, failed: bool) -> bool:
         """Tell the recorder about a fault; False if it cannot be told."""
         if self.sender is None or self.sender.gone:
             return False
-        self.sender.put(Frame("report", {"where": where, "error": text, "pid": os.getpid()}))
+        self.sender.put(
+            Frame("report", {"where": where, "error": text, "failed": failed, "pid": os.getpid()})
+        )
         return True
 
     def _unsendable(self, frame: Frame, error: Exception) -> None:

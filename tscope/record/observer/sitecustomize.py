@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Optional
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Optional
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 _OBSERVER = "_tscope_observer"
@@ -89,9 +92,8 @@ def _chain() -> None:
     spec: Optional[Any] = None if finder is None else finder.find_spec("sitecustomize", sys.path)
     if spec is None or spec.loader is None:
         return
-    from importlib.util import module_from_spec
-
-    module = module_from_spec(spec)
+    # What importlib.util offers under the same name, but already loaded.
+    module = sys.modules["_frozen_importlib"].module_from_spec(spec)
     sys.modules["sitecustomize"] = module
     spec.loader.exec_module(module)
 

@@ -118,11 +118,8 @@ class Steps:
                 return
         module = choose(optimizer, self._recorder.modules.all())
         if module is None:
-            if "optimizer" not in self._recorder.faults.disabled:
-                self._recorder.faults.disabled["optimizer"] = 0
-                self._recorder.faults.tell(
-                    "optimizer", "no module holds the parameters of " + type(optimizer).__qualname__
-                )
+            kind = type(optimizer).__qualname__
+            self._recorder.faults.note("optimizer", "no module holds the parameters of {}".format(kind))
             return
         chosen = self.root(module, manual=False)
         if chosen is not None:
@@ -149,6 +146,7 @@ class Steps:
 
     def _restructured(self, root: Root, error: StructureChangedError) -> None:
         """Close a root whose tensors changed shape; its module begins a new one."""
-        self._recorder.faults.tell("parameters", "{}: {}; a new root begins".format(root.kind, error))
+        text = "{}: {}; a new root begins".format(root.kind, error)
+        self._recorder.faults.tell("parameters", text, failed=False)
         self._recorder.modules.forget(root.called)
         root.close()
