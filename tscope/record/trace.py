@@ -90,7 +90,8 @@ class Recording:
         if frame.kind == "hello":
             self._hello(connection, frame)
         elif frame.kind == "report":
-            self.report(frame.text("where"), frame.text("error"), frame.fields.get("pid"))
+            where, error = frame.text("where"), frame.text("error")
+            self.report(where, error, frame.fields.get("pid"), failed=frame.fields.get("failed") is not False)
         elif frame.kind == "root":
             self._root(connection, frame)
         elif frame.kind == "bye":
@@ -106,14 +107,13 @@ class Recording:
         root = frame.text("root")
         next(found for found in self._roots.values() if found.name == root).projection(frame)
 
-    def report(self, where: str, error: str, pid: JSON = None) -> None:
-        """Keep an error of the recorder in the trace, and tell the person once of each place."""
+    def report(self, where: str, error: str, pid: JSON = None, *, failed: bool = True) -> None:
+        """Keep an error (or, not `failed`, a remark) in the trace, and tell the person once of each place."""
         where, error = clean(where), clean(error)
         if len(self._reports) < MOST_REPORTS:
             self._reports.append({"where": where, "error": error, "pid": pid, "time": time.time()})
-        self._say_once(
-            f"report {where}", f"the recorder's {where} failed, the run goes on without it: {error}"
-        )
+        text = f"the recorder's {where} failed, the run goes on without it: {error}"
+        self._say_once(f"report {where}", text if failed else f"{where}: {error}")
 
     def tick(self) -> None:
         """Do what is due; called after every frame, and several times a second."""
