@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,6 @@ class Command:
     module: str
     function: str
     help: str
-    settings: dict[str, object] = field(default_factory=dict)
 
 
 COMMANDS: dict[str, Command] = {
