@@ -11,9 +11,10 @@ from torch import Tensor
 from tscope.replay.evaluation import Evaluation, difference
 from tscope.replay.flat import Tensors
 
-# Compiling the linear map takes one to two seconds and then saves two thirds of every pass (measured on an
-# MLP and a CNN: 1.7 ms against 4.6, 24 against 134): it pays after some hundred rows.
-_COMPILE_ROWS = 200
+# Compiling the linear map takes up to some seconds; a pass through it then costs a third to two thirds of a
+# forward-mode pass (measured: MLP 0.7 ms against 1.0, CNN 5 against 14, ResNet 10 against 39, Transformer 31
+# against 52; an LSTM gains nothing): it pays on long runs.
+_COMPILE_ROWS = 1000
 
 
 class LazyModel:
