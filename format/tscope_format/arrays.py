@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from tscope_format.codecs import LARGEST_CHUNK, PLAIN, SHUFFLED, Codec
+from tscope_format.codecs import PLAIN, SHUFFLED, Codec
 from tscope_format.disk import Disk
 from tscope_format.dtypes import JSON, Dtype, NDArray
-from tscope_format.errors import RecordError
 from tscope_format.metadata import ArrayMetadata
 
 _BLOCK_BYTES = 1 << 20
@@ -78,8 +77,6 @@ class ArrayWriter:
             _BLOCK_ROWS, max(1, _BLOCK_BYTES // max(1, math.prod(trail) * word.itemsize))
         )
         chunks = (rows, *(piece or _pieces(trail, word.itemsize)))
-        if math.prod(chunks) * word.itemsize > LARGEST_CHUNK:
-            raise RecordError(f"a row of {path} with shape {trail} is too large to be recorded")
         self._form = ArrayMetadata(dims, (0, *trail), chunks, word, codec, {**held, **(attributes or {})})
         self.rows = backfill
         self.trail = trail
@@ -108,7 +105,19 @@ class ArrayWriter:
 
     def append(self, value: NDArray | float) -> None:
         """Append one row; one that is shorter than the other axes is padded with fill."""
-        self.extend(np.asarray(value, self._form.dtype)[None])
+        size = self._form.chunks[0]
+        shape = () if isinstance(value, (float, int)) else value.shape
+        if size == 1 or shape != self.trail:
+            self.extend(np.asarray(value, self._form.dtype)[None])
+            return
+        index, filled = divmod(self.rows, size)
+        block = self._opened()
+        block[filled] = value
+        self.rows += 1
+        self._dirty = True
+        if filled + 1 == size:
+            self._close_block(index, block)
+            block.fill(self.fill)
 
     def extend(self, values: NDArray) -> None:
         """Append rows (row, …); the other axes may be shorter than the array's."""

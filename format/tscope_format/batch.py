@@ -11,6 +11,7 @@ import numpy.typing as npt
 from tscope_format.codecs import PLAIN, Codec
 from tscope_format.disk import Disk
 from tscope_format.dtypes import JSON, NDArray
+from tscope_format.errors import RecordError
 from tscope_format.group import GroupWriter
 
 UNKNOWN = -1
@@ -34,6 +35,21 @@ class Micro:
     examples: npt.NDArray[np.int64] | None
     output: npt.NDArray[np.float32] | None
     output_grad: npt.NDArray[np.float32] | None
+
+
+def check_micros(root: str, micro: Sequence[Micro]) -> None:
+    """Refuse micro-batches whose parts are not one row for each example.
+
+    Raises:
+        RecordError: naming the part and its shape.
+    """
+    for part in micro:
+        for name, axes in (("examples", 1), ("output", 2), ("output_grad", 2)):
+            values: NDArray | None = getattr(part, name)
+            if values is not None and (values.ndim != axes or len(values) != part.size):
+                raise RecordError(
+                    f"{root}: {name} of shape {values.shape} for a micro-batch of {part.size} examples"
+                )
 
 
 class BatchWriter(GroupWriter):
@@ -91,6 +107,9 @@ class BatchWriter(GroupWriter):
             self.grow(name, dims, (slots, *width), "float32", Codec.time_last(3), backfill=self._rows)
         array = self[name]
         array.grow((slots, *width))
+        if len(parts) == len(present) == 1:
+            array.append(present[0])
+            return
         row = np.full(array.trail, array.fill, array.dtype)
         start = 0
         for part, values in zip(micro, parts, strict=True):

@@ -20,8 +20,6 @@ from tscope_format.dtypes import JSON, NDArray
 _BLOSC_HEADER = 16
 _CRC_BYTES = 4
 _BLOCKSIZE = 1 << 20
-# blosc's own limit for one buffer, less its header.
-LARGEST_CHUNK = (1 << 31) - (1 << 16)
 
 
 class DamagedChunk(Exception):

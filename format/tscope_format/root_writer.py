@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import numpy as np
 import numpy.typing as npt
 
-from tscope_format.batch import BatchWriter
+from tscope_format.batch import BatchWriter, check_micros
 from tscope_format.chain import ANCHOR_ROWS, ChainWriter, group_name
 from tscope_format.disk import Disk
 from tscope_format.dtypes import JSON, NDArray, dtype_of, to_real, words
@@ -95,6 +95,7 @@ class RootWriter:
         if row.grad_norm.shape != (len(self._parameters),):
             count = len(self._parameters)
             raise RecordError(f"{self.name}: grad_norm of shape {row.grad_norm.shape} for {count} parameters")
+        check_micros(self.name, row.micro)
         with self._guard() as working:
             if working:
                 self._append(row)

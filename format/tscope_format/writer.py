@@ -35,13 +35,13 @@ _RESERVE_BYTES = 256 << 10
 class TraceWriter:
     """Writes one trace.
 
-    After the disk has refused once (one `RecordError`), everything but `close` does nothing: the trace stays
-    readable at its last commit.
+    After the disk has refused once (one `RecordError`), or after any unexpected error within a call,
+    everything but `close` does nothing: the trace stays readable at its last commit.
 
     Attributes:
         path: the trace's folder.
         facts: JSON facts about the run; change them, and they are written at the next commit.
-        failed: why the disk refused, None while it did not.
+        failed: why nothing more is recorded, None while all is well.
     """
 
     def __init__(self, disk: Disk, facts: Mapping[str, JSON], flush_seconds: float) -> None:
@@ -209,6 +209,13 @@ class TraceWriter:
         except OSError as error:
             self.failed = f"cannot write {self.path}: {_reason(error)}"
             raise RecordError(f"{self.failed}; the trace stays as it was committed last") from error
+        except RecordError:
+            # Refused before anything was changed.
+            raise
+        except Exception as error:
+            # Some arrays may have the row and some not: nothing of this may be committed.
+            self.failed = f"cannot record in {self.path}: {type(error).__name__}: {error}"
+            raise
 
     def _commit(self, status: Status, reason: str | None) -> None:
         rows = {name: root.rows for name, root in self._roots.items()}

@@ -209,12 +209,40 @@ def test_rows_that_do_not_fit_are_refused_and_the_trace_goes_on(tmp_path: Path) 
             r"grad_norm of shape \(3,\) for 4 parameters",
         ),
     ]
+    part = row.micro[0]
+    assert part.output is not None
+    cases += [
+        (
+            replace(row, step=2, micro=[replace(part, output=part.output.ravel())]),
+            r"model: output of shape \(6,\) for a micro-batch of 3 examples",
+        ),
+        (replace(row, step=2, micro=[replace(part, size=2)]), r"examples of shape \(3,\) .* of 2 examples"),
+    ]
     for bad, message in cases:
         with pytest.raises(RecordError, match=message):
             run.root.append(bad)
     run.append()
     run.writer.close("complete")
     check(committed(run), run.model)
+
+
+def test_an_error_in_the_middle_of_a_row_commits_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path / "t.zarr")
+    run.append()
+    run.writer.commit()
+    with monkeypatch.context() as patch:
+        patch.setattr("tscope_format.batch.BatchWriter.append", lambda self, micro: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run.append()
+    run.writer.commit()
+    run.append()
+    assert run.writer.close("failed")
+    trace = open_trace(run.path)
+    assert trace.root().rows == 2
+    assert trace.facts["reason"].endswith("t.zarr: ZeroDivisionError: division by zero")
+    assert verify(run.path).ok
 
 
 def test_an_element_type_that_cannot_be_held_is_refused_by_name(tmp_path: Path) -> None:
