@@ -108,7 +108,12 @@ class ChartPane:
         ends = letters([one.label for one in self.series])
         short = [f"{text.split(' ')[0]} {end}" for (text, _), end in zip(parts, ends, strict=True)]
         room = width - cells(spans[0].text)
-        for texts in (full, glyphs) if reading else (full, plain, short):
+        # Names are shortened before they are reduced to the letters at the curves' ends.
+        cut = [
+            [f"{text.split(' ')[0]} {text.split(' ', 1)[1][:most]}" for text, _ in parts]
+            for most in (7, 6, 5, 4)
+        ]
+        for texts in (full, glyphs) if reading else (full, plain, *cut, short):
             if sum(cells(text) + 1 for text in texts) <= room:
                 break
         for index, text in enumerate(texts):

@@ -9,7 +9,7 @@ from tscope_tui.data.telescoping import Share
 from tscope_tui.panes.box import box
 from tscope_tui.panes.pane import Draw
 from tscope_tui.plot import bar, sparkline
-from tscope_tui.spans import Line, Span, crop, fit, pad
+from tscope_tui.spans import Line, Span, crop, pad
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,15 @@ class SharesPane:
         """Return the bars in their frame."""
         title = [Span("‖JΔθ‖ by layer", "title"), Span(f", steps {self.low:,}–{self.high:,}", "title")]
         if not self.shares:
-            told: list[Line] = [fit([Span(" " + text, "dim")], max(1, width - 2)) for text in self.empty]
+            told: list[Line] = [(Span(" " + text, "dim"),) for text in self.empty]
             return box(title, told, width, height, draw.look, focused=draw.focused)
         room = max(1, height - 2)
         ascii = draw.look.ascii
         layers = [share for share in self.shares if share.name != "residual"]
         rest = [share for share in self.shares if share.name == "residual"]
-        shown = layers[self.first : self.first + max(1, room - len(rest))] + rest
+        fit = max(1, room - len(rest))
+        first = min(self.first, max(0, len(layers) - fit))
+        shown = layers[first : first + fit] + rest
         inner = width - 2
         label = min(max(len(share.name) for share in shown), max(8, inner // 3))
         spark = 12 if inner >= 60 else 0

@@ -12,7 +12,7 @@ from tscope_tui.data.entry import Entry
 from tscope_tui.data.events import neighbour
 from tscope_tui.data.run import RunData
 from tscope_tui.keys import help_lines
-from tscope_tui.layout import names, tier
+from tscope_tui.layout import Rect, names, tier
 from tscope_tui.panes.chart import ChartPane
 from tscope_tui.panes.pane import Pane
 from tscope_tui.spans import Span
@@ -48,6 +48,10 @@ class RunActions(ABC):
     @abstractmethod
     def focus_in(self, width: int, height: int) -> str:
         """Return the pane with the focus."""
+
+    @abstractmethod
+    def rects(self, width: int, height: int) -> dict[str, Rect]:
+        """Return where the panes are."""
 
     @abstractmethod
     def reload(self, after: float = 0.0) -> None:
@@ -187,7 +191,9 @@ class RunActions(ABC):
         elif name == "traces":
             self.side = (self.side + direction) % max(1, len(self.siblings))
         elif name == "layers" and told is not None:
-            first = min(max(0, self.state.first_layer + direction), max(0, len(told.layers) - 1))
+            # The residual and the frame take three lines of the pane.
+            room = self.rects(*self.host.screen_size())[name].height - 3
+            first = min(max(0, self.state.first_layer + direction), max(0, len(told.layers) - room))
             self.state = replace(self.state, first_layer=first)
         elif self.state.view == "telescoping" and told is not None:
             self.state = self.state.other_example(direction, told.examples)
