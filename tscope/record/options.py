@@ -12,6 +12,7 @@ from pathlib import Path
 from tscope_format.errors import RecordError, clean
 
 LARGEST_OUTPUT = 1 << 20  # bytes a step of outputs and output gradients, see design.md §3
+NO_PROBE = "none"  # as `--probe none`; a file of that name is `./none`
 _SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -23,7 +24,8 @@ class RecordOptions:
         out: The trace to write; None is `runs/<script>-<YYYYmmdd-HHMMSS>.zarr`.
         force: Replace the trace if there is one.
         every: Record every K-th step only (the last one always).
-        probe: An `.npz` file or `module:function` with the rows to follow; None lets the recorder choose.
+        probe: An `.npz` file or `module:function` with the rows to follow; None lets the recorder choose, and
+            "none" follows none: no projections while the run goes on (replay makes them later).
         output: Path of the model's output to follow when it returns several ("logits", "0").
         outputs: Bytes a step up to which outputs and their gradients are recorded; 0 none, -1 all.
         probe_output: "full", "logprob", "loss", the index of one output, or None for a choice by size.
@@ -44,6 +46,11 @@ class RecordOptions:
     name: str | None = None
     durable: bool = False
     quiet: bool = False
+
+    @property
+    def follows(self) -> bool:
+        """Whether predictions are followed on a probe set while the run goes on."""
+        return self.probe != NO_PROBE
 
     def __post_init__(self) -> None:
         if self.every < 1:

@@ -51,7 +51,8 @@ class Outcome:
     @property
     def share(self) -> float:
         """The recorder's share of the run: time in hooks over time from the first to the last step."""
-        return self.hook_seconds / self.seconds if self.seconds > 0 else 0.0
+        # The first hooks ran before the first row was there: of a run of few steps they are most.
+        return self.hook_seconds / max(self.seconds, self.hook_seconds) if self.hook_seconds > 0 else 0.0
 
 
 def lines(outcome: Outcome, command: Sequence[str], code: int) -> list[str]:
@@ -70,7 +71,8 @@ def lines(outcome: Outcome, command: Sequence[str], code: int) -> list[str]:
     if outcome.failure is not None:
         said.append(f"recording stopped before the run did: {outcome.failure}")
     said.append(f"{_figures(outcome)} → {path}")
-    said.append(f"next: tscope analyze {shlex.quote(path)} --metric telescoping")
+    probe = "" if outcome.probes else " --probe FILE.npz"
+    said.append(f"next: tscope analyze {shlex.quote(path)} --metric telescoping{probe}")
     return said
 
 

@@ -67,9 +67,17 @@ class ProbeChoice:
     Args:
         given: The set that the person named; then nothing else is chosen.
         clock: Seconds.
+        follows: Whether there is to be any set.
     """
 
-    def __init__(self, given: ProbeArrays | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        given: ProbeArrays | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        follows: bool = True,
+    ) -> None:
+        self.follows = follows
         self._given = given
         self._chosen: set[str] = set()
         self._clock = clock
@@ -85,7 +93,7 @@ class ProbeChoice:
     @property
     def settled(self) -> bool:
         """Whether no further set will be chosen."""
-        return self._given is not None or "heldout" in self._chosen
+        return not self.follows or self._given is not None or "heldout" in self._chosen
 
     def evaluated(self, inputs: Sequence[Blob], hashes: Sequence[bytes], training: Container[bytes]) -> None:
         """Take in rows that were evaluated; `training` holds those that training used so far."""
@@ -113,6 +121,8 @@ class ProbeChoice:
 
     def decide(self, *, ended: bool = False) -> ProbeArrays | None:
         """Return a set when it is settled on, each once; `ended`: the run is over, take what there is."""
+        if not self.follows:
+            return None
         if self._given is not None:
             return None if self._once("given") else self._given
         if self._fresh_is_ready(ended=ended):

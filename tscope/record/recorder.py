@@ -44,7 +44,7 @@ def record(command: Sequence[str], options: RecordOptions | None = None) -> int:
     check_out(out, force=options.force)
     child = Child()
     with signals(child), open_session(options) as session:
-        probe = _probe(options.probe, command, session.folder)
+        probe = _probe(options.probe, command, session.folder) if options.follows else None
         child.start(command, session.environment)
         ingest = Ingest(
             session,

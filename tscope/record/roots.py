@@ -225,6 +225,8 @@ class Root:
         self._projector.add_root(
             self.name, self._parameters, self._buffers, first, late=not self._choice.settled
         )
+        if not self._choice.follows:
+            self._projector.stop(self.name)
         if self._program is not None:
             self._write_program(self._writer, self._program)
         return self._writer

@@ -95,7 +95,7 @@ def _additions(folder: Path, address: Path, options: RecordOptions) -> dict[str,
         "outputs": options.outputs,
         "output": options.output,
         "anchor": ANCHOR_ROWS,
-        "eval_rows": EVAL_ROWS,
+        "eval_rows": EVAL_ROWS if options.follows else 0,
         "queue_bytes": QUEUE_BYTES,
         "export": "fork",
     }

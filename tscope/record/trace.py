@@ -125,7 +125,7 @@ class Recording:
         if now >= self._facts_due:
             self._facts_due = now + FACTS_EVERY
             self._update_facts()
-            if self._session.saw_torch:
+            if self._options.follows and self._session.saw_torch:
                 self._projector.start()
         if self._writer is not None:
             self._writer.maybe_flush()
@@ -181,7 +181,7 @@ class Recording:
             frame,
             writer=self._trace,
             projector=self._projector,
-            choice=ProbeChoice(given),
+            choice=ProbeChoice(given, follows=self._options.follows),
             max_examples=self._options.max_examples,
             say=self._say,
         )
