@@ -14,7 +14,7 @@ from observed_scripts import PRELUDE, write
 def observe(tmp_path: Path, name: str, **options: Any) -> Run:
     done = python(write(tmp_path, name), str(tmp_path / "out.pt"), options={"export": "process", **options})
     assert done.code == 0, done.stderr
-    assert not done.of("report"), done.of("report")
+    assert not done.of("report")
     return done
 
 
@@ -86,11 +86,10 @@ def test_accumulation_is_several_micro_batches(tmp_path: Path) -> None:
 def test_scaler_gives_scale_loss_and_skipped_steps(tmp_path: Path) -> None:
     done = observe(tmp_path, "scaler")
     skipped = [step["skipped"] for step in done.steps]
-    assert skipped[0]
-    assert not all(skipped)
+    assert [number for number, skip in enumerate(skipped) if skip] == [0, 7]
     assert len(done.steps) == 18
     assert [step["loss"] for step in done.steps] == pytest.approx(printed(done), rel=1e-5)
-    assert done.steps[0]["micro"][0]["scale"] == 2.0**40
+    assert done.steps[0]["micro"][0]["scale"] == 2.0**16
     theta = [s.arrays["theta:float32"] for s in done.steps]
     for before, after, skip in zip(theta, theta[1:], skipped[1:], strict=False):
         assert np.array_equal(before, after) == skip

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, List, Optional
+import weakref
+from typing import TYPE_CHECKING, Any, List, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -38,6 +39,8 @@ class Backwards:
         self._touched: List[Called] = []
         self._backward_value: Optional[float] = None
         self._scaling: Optional[float] = None
+        # The scaled loss itself may overflow, and its quotient is rounded.
+        self._unscaled: Optional[Tuple[weakref.ref[Tensor], float]] = None
         self._scale = 1.0
 
     def before_backward(self, tensors: Any, grad_tensors: Any) -> None:
@@ -47,19 +50,22 @@ class Backwards:
         self._scale = self._scaling or 1.0
         if grad_tensors is None:
             if type(tensors) is Tensor and tensors.dim() == 0 and is_real(tensors):
-                self._backward_value = scalar(tensors)
+                known = self._unscaled
+                same = known is not None and known[0]() is tensors
+                self._backward_value = known[1] if known and same else scalar(tensors) / self._scale
                 return
             parts = (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
             if parts and all(isinstance(t, Tensor) and t.numel() == 1 and is_real(t) for t in parts):
-                self._backward_value = sum(scalar(t) for t in parts)
+                self._backward_value = sum(scalar(t) for t in parts) / self._scale
 
     def after_backward(self) -> None:
         """Give the loss to the modules whose outputs got a gradient in it."""
         self._scaling = None
+        self._unscaled = None
         value = self._backward_value
         if value is None or self.muted:
             return
-        loss = Loss(value / self._scale)
+        loss = Loss(value)
         for called in self._touched:
             if loss not in called.losses:
                 called.losses.append(loss)
@@ -123,8 +129,11 @@ class Backwards:
         self.loose = []
         for called in root.called if root is not None else ():
             called.losses = []
-            called.drop([batch for batch in called.pending if batch.arrived])
+            called.drop([batch for batch in called.pending if batch.from_backward])
 
-    def scaled(self, scale: float) -> None:
-        """A gradient scaler multiplied a loss with `scale`."""
+    def scaled(self, scale: float, loss: Any, result: Any) -> None:
+        """A gradient scaler multiplied `loss` with `scale`, which gave `result`."""
         self._scaling = scale
+        self._unscaled = None
+        if isinstance(loss, Tensor) and isinstance(result, Tensor) and loss.numel() == 1 and is_real(loss):
+            self._unscaled = (weakref.ref(result), scalar(loss))

@@ -137,9 +137,9 @@ class Hooks:
     def _scaler_scale(self, original: Any) -> Any:
         recorder, guarded = self.recorder, self._guarded
 
-        def scale(self: Any, *args: Any, **kwargs: Any) -> Any:
-            result = original(self, *args, **kwargs)
-            guarded("GradScaler.scale", _note_scale, recorder, self)
+        def scale(self: Any, outputs: Any) -> Any:
+            result = original(self, outputs)
+            guarded("GradScaler.scale", _note_scale, recorder, self, outputs, result)
             return result
 
         return scale
@@ -174,10 +174,10 @@ def _closure(args: Any, kwargs: Dict[str, Any]) -> bool:
     return (len(args) > 1 and args[1] is not None) or kwargs.get("closure") is not None
 
 
-def _note_scale(recorder: Recorder, scaler: Any) -> None:
+def _note_scale(recorder: Recorder, scaler: Any, outputs: Any, result: Any) -> None:
     scale = getattr(scaler, "_scale", None)
     if isinstance(scale, torch.Tensor) and is_real(scale):
-        recorder.backwards.scaled(scalar(scale))
+        recorder.backwards.scaled(scalar(scale), outputs, result)
 
 
 def _scaler_class() -> Any:

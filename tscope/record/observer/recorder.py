@@ -64,12 +64,20 @@ class Recorder:
     def send(self, frame: Frame) -> None:
         """Queue a frame; the first one makes the connection."""
         if self.sender is None:
-            self.sender = Sender(self.options.socket, self.options.queue_bytes, self._unsendable)
-            self.sender.put(Frame("hello", _hello()))
+            self.sender = self._connected()
         self.sender.put(frame)
         if self.sender.gone:
             self.active = False
             self.faults.note("the recorder", "it is gone, and recording ends here")
+
+    def _connected(self) -> Sender:
+        try:
+            sender = Sender(self.options.socket, self.options.queue_bytes, self._unsendable)
+        except OSError:
+            self.active = False  # nobody listens, and nobody will
+            raise
+        sender.put(Frame("hello", _hello()))
+        return sender
 
     def export(self, root: Root, call: Tuple[Any, Any]) -> None:
         """Send the module as data; `call` is what it was called with."""
@@ -81,7 +89,11 @@ class Recorder:
 
     def report(self, where: str, text: str, failed: bool) -> bool:
         """Tell the recorder about a fault; False if it cannot be told."""
-        if self.sender is None or self.sender.gone:
+        if not self.active:
+            return False
+        if self.sender is None:
+            self.sender = self._connected()
+        if self.sender.gone:
             return False
         self.sender.put(
             Frame("report", {"where": where, "error": text, "failed": failed, "pid": os.getpid()})

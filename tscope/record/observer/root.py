@@ -72,6 +72,10 @@ class Root:
         """Tell whether calling that module is calling this root."""
         return called.reference() is self.reference() or called.places == self.places
 
+    def fits(self, module: torch.nn.Module) -> bool:
+        """Tell whether the module's parameters are where they were."""
+        return self.places == frozenset((id(slot.owner), slot.key) for slot in parameter_slots(module))
+
     def adopt(self, called: Called) -> None:
         """Let the called module's batches be this root's."""
         if called not in self.called:

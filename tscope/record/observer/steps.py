@@ -130,7 +130,9 @@ class Steps:
         if module is None:
             return None
         for root in self._recorder.roots:
-            if root.module is module:
+            if root.module is module and not root.fits(module):
+                self._restructured(root, StructureChangedError("other parameters took the place of its own"))
+            elif root.module is module:
                 root.manual = root.manual and manual
                 return root
         everyone = self._recorder.modules.all()
