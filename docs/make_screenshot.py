@@ -36,7 +36,7 @@ async def picture(trace: Path) -> str:
     """Return the telescoping view of a trace as SVG."""
     app = TscopeApp([trace])
     async with app.run_test(size=SIZE) as pilot:
-        while not (isinstance(app.stage, RunStage) and app.stage.loaded):
+        while not (app.scope == "run" and isinstance(app.stage, RunStage) and app.stage.loaded):
             await pilot.pause(0.05)
         last = app.stage.state.last
         app.perform("view:telescoping")

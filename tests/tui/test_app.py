@@ -53,6 +53,10 @@ async def until(pilot: Pilot[None], condition: Callable[[], bool], what: str) ->
     raise AssertionError(f"{what}:\n{shown(pilot.app)}")
 
 
+def opened(app: TscopeApp) -> bool:
+    return app.scope == "run" and isinstance(app.stage, RunStage) and app.stage.loaded
+
+
 def shown(app: object) -> str:
     return "\n".join(plain(line) for line in app.surface.lines)  # type: ignore[attr-defined]
 
@@ -61,7 +65,7 @@ def test_from_the_browser_into_a_run_and_back(folder):
     async def steps(app, pilot):
         await until(pilot, lambda: "b  " in shown(app) and "done" in shown(app), "the list")
         await pilot.press("s", "end", "enter")
-        await until(pilot, lambda: isinstance(app.stage, RunStage) and app.stage.loaded, "the run")
+        await until(pilot, lambda: opened(app), "the run")
         assert "[1 Overview]" in shown(app)
         await pilot.press("2")
         await until(pilot, lambda: "‖f−f₀‖ rms" in shown(app), "telescoping")
@@ -75,7 +79,7 @@ def test_from_the_browser_into_a_run_and_back(folder):
 def test_a_single_trace_is_opened_at_once(folder):
     async def steps(app, pilot):
         await until(pilot, lambda: "[1 Overview]" in shown(app), "the run")
-        await until(pilot, lambda: app.stage.loaded, "data")
+        await until(pilot, lambda: opened(app), "data")
         await pilot.press("left", "shift+left")
         await until(pilot, lambda: "step 49/60" in shown(app), "the cursor")
 
@@ -110,7 +114,7 @@ def test_help_lists_the_keys_and_any_key_closes_it(folder):
 
 def test_resizing_through_the_tiers(folder):
     async def steps(app, pilot):
-        await until(pilot, lambda: isinstance(app.stage, RunStage) and app.stage.loaded, "the run")
+        await until(pilot, lambda: opened(app), "the run")
         for width, height, panes in ((160, 48, 9), (120, 36, 6), (80, 24, 4), (60, 15, 1), (20, 5, 1)):
             await pilot.resize_terminal(width, height)
             await until(
@@ -127,7 +131,7 @@ def test_under_no_color_every_segment_has_a_style(folder, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
 
     async def steps(app, pilot):
-        await until(pilot, lambda: isinstance(app.stage, RunStage) and app.stage.loaded, "the run")
+        await until(pilot, lambda: opened(app), "the run")
         assert app.colours == "plain"
         for y in range(24):
             for segment in app.surface.render_line(y):
@@ -171,7 +175,7 @@ def test_a_live_run_grows_on_the_screen(tmp_path):
     run.train(20)
 
     async def steps(app, pilot):
-        await until(pilot, lambda: isinstance(app.stage, RunStage) and app.stage.loaded, "the run")
+        await until(pilot, lambda: opened(app), "the run")
         await until(pilot, lambda: "LIVE" in shown(app) and "step 20/20" in shown(app), "live")
         run.train(30)
         await until(pilot, lambda: "step 50/50" in shown(app), "new steps")
@@ -184,7 +188,7 @@ def test_a_live_run_grows_on_the_screen(tmp_path):
 
 def test_only_what_changed_is_drawn_again(folder):
     async def steps(app, pilot):
-        await until(pilot, lambda: isinstance(app.stage, RunStage) and app.stage.loaded, "the run")
+        await until(pilot, lambda: opened(app), "the run")
         regions = []
         real = app.surface.refresh
         app.surface.refresh = lambda *found, **options: regions.append(found) or real(*found, **options)
@@ -292,7 +296,7 @@ def test_palettes_have_the_same_tones():
     [
         ("tscope_tui", ("torch", "zarr", "textual", "numpy", "typer")),
         ("tscope_tui.plot", ("torch", "zarr", "textual", "typer")),
-        ("tscope_tui.terminal.app", ("torch", "zarr", "typer", "tscope")),
+        ("tscope_tui.terminal.app", ("torch", "zarr", "typer", "tscope", "numpy")),
     ],
 )
 def test_imports_stay_small(module, absent):

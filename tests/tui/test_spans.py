@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tscope_tui.panes.box import Look, box, to_ascii
-from tscope_tui.panes.facts import wrap
-from tscope_tui.spans import Span, between, cells, crop, fit, pad, paste, plain
+from tscope_tui.spans import Span, between, cells, crop, fit, pad, paste, plain, wrap
 
 texts = st.text(st.sampled_from("ab é漢字\u0301…"), max_size=20)
 

@@ -116,3 +116,30 @@ def _columns(text: str, start: int, stop: int | None) -> str:
         out += character if inside else " " if cut else ""
         column += width
     return out
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Return `text` in lines of at most `width` columns, broken at spaces where there are some."""
+    lines: list[str] = []
+    line = ""
+    for word in text.split(" "):
+        while cells(word) > width:
+            room = width - cells(line) - 1 if line else width
+            if room < max(2, width // 2):
+                lines.append(line)
+                line, room = "", width
+            end = 0
+            while end < len(word) and cells(word[: end + 1]) <= room:
+                end += 1
+            # A single character wider than the line still has to go somewhere.
+            end = max(1, end)
+            lines.append(f"{line} {word[:end]}" if line else word[:end])
+            line, word = "", word[end:]
+        if not line:
+            line = word
+        elif cells(line) + 1 + cells(word) <= width:
+            line += f" {word}"
+        else:
+            lines.append(line)
+            line = word
+    return [*lines, line] if line or not lines else lines

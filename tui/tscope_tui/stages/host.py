@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from tscope_tui.panes.box import Look
-from tscope_tui.panes.pane import PlotCache
 from tscope_tui.spans import Line, Span
+
+if TYPE_CHECKING:
+    from tscope_tui.panes.pane import PlotCache
 
 T = TypeVar("T")
 

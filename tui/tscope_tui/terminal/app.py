@@ -8,27 +8,31 @@ import signal
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import events
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
+from tscope_format.errors import clean
 
 from tscope_tui import canvas
 from tscope_tui.data.entry import is_trace
-from tscope_tui.keys import action_of, keys_of
+from tscope_tui.keys import Scope, action_of, keys_of
 from tscope_tui.panes.box import Look
-from tscope_tui.panes.pane import PlotCache
 from tscope_tui.spans import Line, Span, fit
-from tscope_tui.stages.browser import BrowserStage
+from tscope_tui.stages import chrome
 from tscope_tui.stages.host import T
-from tscope_tui.stages.run import RunStage
 from tscope_tui.terminal.driver import TerminalDriver
 from tscope_tui.terminal.overlay import Overlay, Prompt
 from tscope_tui.terminal.palette import PALETTES, first_palette
 from tscope_tui.terminal.surface import Surface
 from tscope_tui.terminal.threads import Threads
+
+if TYPE_CHECKING:
+    from tscope_tui.panes.pane import PlotCache
+    from tscope_tui.stages.browser import BrowserStage
+    from tscope_tui.stages.run import RunStage
 
 
 class TscopeApp(App[None]):
@@ -48,14 +52,11 @@ class TscopeApp(App[None]):
         super().__init__(driver_class=TerminalDriver, ansi_color=True)
         self.animation_level = "none"
         self.look = Look(ascii)
-        self.cache = PlotCache()
         self.mouse = mouse
         self.surface = Surface()
         self._threads = Threads(self.call_later)
-        self._browser = BrowserStage(self, paths)
-        self._stages: list[BrowserStage | RunStage] = [self._browser]
-        if len(paths) == 1 and is_trace(paths[0]):
-            self._stages.append(RunStage(self, paths[0]))
+        self._paths = tuple(paths)
+        self._stages: list[BrowserStage | RunStage] = []
         self._overlay: Overlay | None = None
         self._prompt: Prompt | None = None
         self._said: Span | None = None
@@ -80,24 +81,42 @@ class TscopeApp(App[None]):
             stage.stop()
         self.exit(return_code=code)
 
+    def _begin(self) -> None:
+        """Open the first stage; its modules and numpy load slowly, so the first frame comes before them."""
+        from tscope_tui.panes.pane import PlotCache
+        from tscope_tui.stages.browser import BrowserStage
+
+        self.cache: PlotCache = PlotCache()
+        self._stages = [BrowserStage(self, self._paths)]
+        if len(self._paths) == 1 and is_trace(self._paths[0]):
+            self.open(self._paths[0], ())
+            return
+        self.paint()
+        self.call_after_refresh(self.stage.start)
+
+    @property
+    def scope(self) -> Scope:
+        """The keys that work now."""
+        return self.stage.scope if self._stages else "browser"
+
     @property
     def stage(self) -> BrowserStage | RunStage:
         """The stage that is shown."""
         return self._stages[-1]
 
     def on_surface_resized(self) -> None:
-        """Paint in the new size; the first time, begin to read after that."""
+        """Paint in the new size; the first time, begin after that."""
         self.paint()
         if not self._started:
             self._started = True
-            self.call_after_refresh(self.stage.start)
+            self.call_after_refresh(self._begin)
 
     def on_surface_clicked(self, event: Surface.Clicked) -> None:
         """Hand a click to the stage."""
         if self._overlay is not None:
             self._overlay = None
             self.redraw()
-        elif self._prompt is None:
+        elif self._prompt is None and self._stages:
             self.stage.click(event.x, event.y)
 
     def on_key(self, event: events.Key) -> None:
@@ -113,8 +132,8 @@ class TscopeApp(App[None]):
                 self._overlay = None
             self.redraw()
             return
-        action = action_of(self.stage.scope, event.key)
-        if action is not None:
+        action = action_of(self.scope, event.key)
+        if action is not None and (self._stages or action == "quit"):
             self.perform(action, event.key)
 
     def on_paste(self, event: events.Paste) -> None:
@@ -139,7 +158,7 @@ class TscopeApp(App[None]):
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Offer every key of the table in the command palette."""
-        for key in keys_of(self.stage.scope):
+        for key in keys_of(self.scope):
             yield SystemCommand(f"{key.help}", key.shown, partial(self.perform, key.action, key.keys[0]))
 
     # Painting.
@@ -156,6 +175,9 @@ class TscopeApp(App[None]):
         width, height = self.size
         if width < 1 or height < 1:
             return
+        if not self._stages:
+            self.surface.show(self._cover(width, height))
+            return
         lines = self.stage.paint(width, height)
         row = self.stage.status_row(height, width)
         if 0 <= row < height:
@@ -163,6 +185,13 @@ class TscopeApp(App[None]):
         if self._overlay is not None:
             canvas.put(lines, *self._overlay.place(width, height, self.look))
         self.surface.show(lines)
+
+    def _cover(self, width: int, height: int) -> list[Line]:
+        """Return the frame before the first stage."""
+        where = ", ".join(clean(path) for path in self._paths)
+        head = chrome.header(where, [Span("reading …", "dim")], width, self.look)
+        blank: Line = (Span(" " * width),)
+        return [head, *[blank] * (height - 2), chrome.hints(self.scope, width, self.look)][:height]
 
     def _status(self, width: int) -> Line:
         if self._prompt is not None:
@@ -203,9 +232,11 @@ class TscopeApp(App[None]):
 
     def open(self, path: Path, siblings: Sequence[Path]) -> None:
         """Open a run on top of the browser."""
+        from tscope_tui.stages.run import RunStage
+
         for stage in self._stages:
             stage.stop()
-        self._stages = [self._browser, RunStage(self, path, siblings)]
+        self._stages = [self._stages[0], RunStage(self, path, siblings)]
         self.paint()
         self.call_after_refresh(self.stage.start)
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 from tscope_tui.layout import Rect
 from tscope_tui.panes.box import Look, box
-from tscope_tui.panes.facts import wrap
-from tscope_tui.spans import Line, Span, cells
+from tscope_tui.spans import Line, Span, cells, wrap
 
 
 @dataclass
