@@ -47,7 +47,9 @@ class Sender:
     def put(self, frame: Frame) -> None:
         """Queue a frame; its blocks are released once it is sent, or at once if the recorder is gone."""
         with self._lock:
-            if self._full(frame) and not self.gone:
+            # The sender's own thread (with a report on a frame) would wait for itself.
+            mine = threading.current_thread() is self._thread
+            if self._full(frame) and not self.gone and not mine:
                 began = time.perf_counter_ns()
                 self._await(lambda: not self._full(frame))
                 self.wait_ns += time.perf_counter_ns() - began
