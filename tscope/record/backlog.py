@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,17 +47,17 @@ class Backlog:
     def __init__(self, limit: int = LIMIT, fewest: int = FEWEST) -> None:
         self._limit = limit
         self._fewest = fewest
-        self._states: list[State] = []
+        self._held: OrderedDict[int, State] = OrderedDict()  # by arrival
         self._stride = 1
         self._arrivals = 0
 
     def __len__(self) -> int:
-        return len(self._states)
+        return len(self._held)
 
     @property
-    def states(self) -> tuple[State, ...]:
-        """What it holds, oldest first."""
-        return tuple(self._states)
+    def steps(self) -> list[int]:
+        """The steps of what it holds, oldest first."""
+        return [state.step for state in self._held.values()]
 
     def wants(self) -> bool:
         """Count one arrival, and return whether it should be added."""
@@ -63,31 +65,38 @@ class Backlog:
         return self._arrivals % self._stride == 0
 
     def add(self, state: State) -> None:
-        """Append a state that was wanted."""
-        self._states.append(state)
-        if len(self._states) > self._fewest and len(self._states) * state.size > self._limit:
-            # Counted from the end: the newest arrival is the one whose successor comes `stride` later.
-            self._states = self._states[::-1][::2][::-1]
-            self._stride *= 2
+        """Append the state that arrived last."""
+        self._held[self._arrivals] = state
+        self._make_room()
 
-    def merge(self, states: tuple[State, ...]) -> None:
-        """Add states that lie before or among those here."""
-        known = {state.step: state for state in (*states, *self._states)}
-        self._states = [known[step] for step in sorted(known)]
+    def merge(self, other: Backlog) -> None:
+        """Add what another backlog with the same arrivals holds."""
+        self._held = OrderedDict(sorted({**other._held, **self._held}.items()))
+        self._make_room()
 
     def pop(self) -> State:
         """Take the oldest state."""
-        state = self._states.pop(0)
-        if not self._states:
+        _, state = self._held.popitem(last=False)
+        if not self._held:
             self._stride = max(1, self._stride // 2)
         return state
 
     def thin(self, count: int) -> None:
         """Keep at most `count` (≥ 1) states, evenly spaced, always with the newest."""
-        total = len(self._states)
+        total = len(self._held)
         if total > count:
-            self._states = [self._states[(position + 1) * total // count - 1] for position in range(count)]
+            arrivals = list(self._held)
+            kept = [arrivals[(position + 1) * total // count - 1] for position in range(count)]
+            self._held = OrderedDict((arrival, self._held[arrival]) for arrival in kept)
 
     def clear(self) -> None:
         """Drop all states."""
-        self._states = []
+        self._held = OrderedDict()
+
+    def _make_room(self) -> None:
+        """Drop every second state for as long as there are too many."""
+        size = max((state.size for state in islice(self._held.values(), 1)), default=0)  # all are alike
+        while len(self._held) > max(self._fewest, self._limit // max(1, size)):
+            self._stride *= 2
+            kept = ((n, state) for n, state in self._held.items() if n % self._stride == 0)
+            self._held = OrderedDict(kept)

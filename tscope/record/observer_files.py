@@ -24,14 +24,15 @@ def install(folder: Path) -> dict[str, str]:
         RecordError: The folder cannot be written.
     """
     observer = Path(__file__).parent / "observer"
-    export = Path(__file__).parents[1] / "program" / "export.py"
+    program = Path(__file__).parents[1] / "program"
     package = folder / PACKAGE
     try:
         package.mkdir(parents=True)
         for source in sorted(observer.glob("*.py")):
             target = folder if source.name == "sitecustomize.py" else package
             shutil.copyfile(source, target / source.name)
-        shutil.copyfile(export, package / "export.py")
+        for source in sorted(program.glob("export*.py")):
+            shutil.copyfile(source, package / source.name)
     except OSError as error:
         raise RecordError(
             f"the observer could not be copied into {clean(folder)}: {clean(error.strerror)}"

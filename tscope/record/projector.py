@@ -147,7 +147,7 @@ class Projector:
                 self._outbox.append(("finish", {"root": root, "final": False}, {}))
             lane.probe, lane.at = probe.name, None
             if lane.history is not None:
-                lane.pending.merge(lane.history.states)
+                lane.pending.merge(lane.history)
             if final:
                 lane.history = None
             blobs = {f"input:{k}": blob for k, blob in enumerate(probe.inputs)}
@@ -183,10 +183,8 @@ class Projector:
         with self._changed:
             self._deadline = deadline
             for lane in self._lanes.values():
-                steps = [state.step for state in lane.pending.states] + [
-                    lane.first.step if lane.at is None else lane.at
-                ]
-                if lane.latest is not None and lane.latest.step > max(steps):
+                newest = max([*lane.pending.steps[-1:], lane.first.step if lane.at is None else lane.at])
+                if lane.latest is not None and lane.latest.step > newest:
                     lane.pending.add(lane.latest.copy())
             self._changed.notify_all()
 
