@@ -24,8 +24,9 @@ def record(
     probe: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE.npz|module:function",
-            help="Rows to follow the predictions on: arrays x (or x0, x1, …) and y. [default: held-out rows]",
+            metavar="FILE.npz|module:function|none",
+            help="Rows to follow the predictions on: arrays x (or x0, x1, …) and y; none leaves that to "
+            "replay. [default: held-out rows]",
         ),
     ] = None,
     output: Annotated[
