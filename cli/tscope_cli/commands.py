@@ -15,7 +15,13 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
-    "record": Command("record", "record", "Run a training script, unmodified, and record it as a trace."),
+    "record": Command(
+        "record",
+        "record",
+        "Run a training script, unmodified, and record it as a trace.",
+        # What follows the command's name belongs to the command, also without `--`.
+        {"allow_interspersed_args": False},
+    ),
     "analyze": Command(
         "analyze", "analyze", "Compute a metric from a trace: a table, a chart, JSON, CSV or a figure."
     ),
