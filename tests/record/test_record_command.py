@@ -19,7 +19,7 @@ from tscope_format import open_trace
 
 def test_a_run_is_recorded_and_its_output_untouched(tmp_path: Path) -> None:
     script(tmp_path, "train(50); evaluate(); train(10); print('done', len(sys.argv))")
-    done = record(tmp_path, "-o", "t.zarr", *python("train.py", "--lr", "3"))
+    done = record(tmp_path, "-o", "t.zarr", sys.executable, "train.py", "--lr", "3")
     assert done.returncode == 0
     assert done.stdout == "done 3\n"
     figures, following = said(done)

@@ -289,3 +289,14 @@ def test_outputs_of_micro_batches_are_kept(recording: Recording) -> None:
     assert root.read("batch/scale")[1].tolist() == [1.0, 8.0]
     assert (root.read("batch/output")[1][:4] == output).all()
     assert np.isnan(root.read("loss")[1])
+
+
+def test_a_projecting_process_that_cannot_start_is_said(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", "/no/such/python")
+    run = recording()
+    trained(run)
+    await_that(lambda: run.said)
+    assert run.finish().steps == 5
+    assert any("could not be started: No such file" in text for text in run.said)

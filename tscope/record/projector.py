@@ -106,17 +106,22 @@ class Projector:
         """Start the process, once; it loads torch, so this waits until the script has done so."""
         if self._process is not None or self._closed:
             return
-        self._connection, theirs = socket.socketpair()
-        with theirs, self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tscope.record.projection", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                # Ctrl-C is for the script: the recorder decides when the projections end.
-                start_new_session=True,
-            )
+        try:
+            self._connection, theirs = socket.socketpair()
+            with theirs, self._log.open("wb") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "tscope.record.projection", str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    # Ctrl-C is for the script: the recorder decides when the projections end.
+                    start_new_session=True,
+                )
+        except OSError as error:
+            self._closed = True
+            self.problem = f"no projections: their process could not be started: {clean(error.strerror)}"
+            return
         for work in (self._send, self._receive):
             name = f"tscope-projector{work.__name__}"
             threading.Thread(target=work, args=(self._connection,), name=name, daemon=True).start()
