@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tscope_format import open_trace
 
-import tscope
 from benchmarks.workloads import OPTIMIZERS, ROOT, WORKLOADS
 
 
@@ -98,8 +98,7 @@ def disk_size(folder: Path) -> int:
 
 def recorder_costs(trace: Path) -> tuple[float, float, float]:
     """Seconds in the hooks, seconds waited, and the share of steps projected, as the trace holds them."""
-    opened = tscope.open(trace)
-    costs = opened.facts["recorder"]
-    (probe,) = opened.probes or (None,)
-    rows = len(opened[f"probe/{probe}/probe_step"]) if probe is not None else 1
-    return costs["hook_ns"] / 1e9, costs["wait_ns"] / 1e9, (rows - 1) / (len(opened.steps) - 1)
+    facts = open_trace(trace).facts["recorder"]
+    # The row before training is projected too, and is no step.
+    projected = max(0, facts["projected"] - 1) / facts["rows"]
+    return facts["hook_seconds"], facts["wait_seconds"], projected

@@ -19,15 +19,15 @@ EXAMPLES = HERE.parent.parent / "examples"
 ARGUMENTS = {
     "digits_mlp": ["--epochs", "2"],
     "cnn_adadelta": ["--epochs", "2"],
-    "resnet_batchnorm": ["--epochs", "2", "--batch-size", "96"],
-    "transformer_lm": ["--steps", "40", "--eval-every", "20"],
+    "resnet_batchnorm": ["--epochs", "2", "--batch-size", "180"],
+    "transformer_lm": ["--steps", "24", "--eval-every", "12"],
     "lstm_classifier": ["--epochs", "2", "--examples", "512"],
 }
 STEPS = {
     "digits_mlp": 46,
     "cnn_adadelta": 46,
-    "resnet_batchnorm": 28,
-    "transformer_lm": 40,
+    "resnet_batchnorm": 14,
+    "transformer_lm": 24,
     "lstm_classifier": 32,
 }
 
