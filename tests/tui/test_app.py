@@ -112,6 +112,20 @@ def test_help_lists_the_keys_and_any_key_closes_it(folder):
     drive([folder], steps)
 
 
+def test_the_palette_carries_out_one_action(folder):
+    async def steps(app, pilot):
+        await until(pilot, lambda: "2 traces" in shown(app) and "sorted by age" in shown(app), "the list")
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: len(app.screen_stack) == 2, "the palette")
+        await pilot.press(*"sort by age")
+        await until(pilot, lambda: app.screen.query("OptionList").first().option_count == 1, "one command")
+        await pilot.press("enter")
+        await until(pilot, lambda: "sorted by name" in shown(app), "the action")
+        assert app.scope == "browser"
+
+    drive([folder], steps)
+
+
 def test_resizing_through_the_tiers(folder):
     async def steps(app, pilot):
         await until(pilot, lambda: opened(app), "the run")

@@ -52,6 +52,8 @@ class TscopeApp(App[None]):
         super().__init__(driver_class=TerminalDriver, ansi_color=True)
         self.animation_level = "none"
         self.look = Look(ascii)
+        # The palette is Textual's, and draws more than ASCII.
+        self.use_command_palette = not ascii
         self.mouse = mouse
         self.surface = Surface()
         self._threads = Threads(self.call_later)
@@ -121,6 +123,9 @@ class TscopeApp(App[None]):
 
     def on_key(self, event: events.Key) -> None:
         """Hand a key to what is on top: the box of text, the prompt, the stage."""
+        if len(self.screen_stack) > 1:
+            # The palette is open, and takes its own keys.
+            return
         event.stop()
         if self._prompt is not None:
             if not self._prompt.key(event.key, event.character):
