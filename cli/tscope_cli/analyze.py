@@ -42,6 +42,9 @@ def analyze(
     every: Annotated[
         int | None, typer.Option(metavar="K", help="Replay every K-th row only: coarser, and K times faster.")
     ] = None,
+    layers: Annotated[
+        bool, typer.Option(help="Contributions per layer in a replay; on deep models they dominate its time.")
+    ] = True,
     probe_output: Annotated[
         str | None,
         typer.Option(
@@ -94,6 +97,7 @@ def analyze(
         "replay": replay or None,
         "dtype": dtype,
         "every": every,
+        "layers": None if layers else False,
         "probe_output": probe_output,
         "threshold": threshold,
         "model": model,

@@ -4,6 +4,7 @@ import ast
 import inspect
 import random
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -267,7 +268,13 @@ def test_autocast_inside_forward_is_refused():
 
 
 def test_export_needs_no_tscope_and_the_syntax_of_python_3_9():
-    tree = ast.parse(inspect.getsource(inspect.getmodule(export)), feature_version=(3, 9))
-    imports = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    imports += [str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    assert {name.split(".")[0] for name in imports} - {"torch"} <= set(sys.stdlib_module_names)
+    sources = sorted(Path(inspect.getfile(export)).parent.glob("export*.py"))
+    assert len(sources) > 1
+    for source in sources:
+        tree = ast.parse(source.read_text(), feature_version=(3, 9))
+        imports = [a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names]
+        froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        imports += [str(node.module) for node in froms if node.level == 0]
+        assert {name.split(".")[0] for name in imports} - {"torch"} <= set(sys.stdlib_module_names)
+        siblings = {node.module for node in froms if node.level > 0}
+        assert siblings <= {other.stem for other in sources}  # what is copied along

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tscope_format.errors import TscopeError, UsageError, clean
 from tscope_format.results import save_result
 
+import tscope
 from tscope.analyses import telescoping
 from tscope.analyses.metric import Metric, Progress
 from tscope.trace import Trace
@@ -84,7 +84,7 @@ def analyze(
         "trace": opened.fingerprint,
         "path": opened.path.name,
         "root": opened.name,
-        "version": version("tscope"),
+        "version": tscope.__version__,
         "options": {key: _plain(value) for key, value in asdict(settings).items()},
         **result.provenance,
     }

@@ -4,7 +4,10 @@
 """
 
 from tscope.program.derivatives import evaluate, jvp, vjp
-from tscope.program.export import ExportError, ad_friendly, export, leaves
+from tscope.program.export import export
+from tscope.program.export_json import ExportError
+from tscope.program.export_shield import ad_friendly
+from tscope.program.export_tree import leaves
 from tscope.program.functional import OutputFunctional
 from tscope.program.layers import jvp_layers
 from tscope.program.program import Program

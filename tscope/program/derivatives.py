@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tscope_format.errors import AnalysisError, UsageError, clean
 
-from tscope.program.export import resize
+from tscope.program.export_tree import resize
 from tscope.program.forward import dual_level, forward_ad
 from tscope.program.functional import OutputFunctional
 from tscope.program.program import Program

@@ -1,7 +1,8 @@
 """A module as data: `torch.export` to a JSON graph and constants.
 
-torch and the standard library only, and Python 3.9 syntax: this file is copied alone into the user's
-environment, and runs there in a forked child. `tscope.program.graph` describes the graph, and reads it.
+torch and the standard library only, and Python 3.9 syntax: this file and its `export_*` neighbours are copied
+alone into the user's environment, and run there in a forked child. `tscope.program.graph` describes the
+graph, and reads it.
 """
 
 # ruff: noqa: B905 -- zip(strict=) is newer than Python 3.9
@@ -9,18 +10,16 @@ environment, and runs there in a forked child. `tscope.program.graph` describes 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import math
-import operator
-import random
-import sys
-import types
 import warnings
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
+
+from .export_json import ExportError, dtype_name, encode_node
+from .export_shield import ad_friendly, untouched
+from .export_tree import argument_name, leaves, rebuild, resize
 
 VERSION = 1
 # Batches of one are specialised by torch.export (1 broadcasts), so it is shown at least this many rows.
@@ -29,10 +28,6 @@ _LEAST_ROWS = 2
 _MOST_ROWS = 32
 
 Json = Dict[str, Any]
-
-
-class ExportError(Exception):
-    """The module cannot be expressed as a graph; the message is the reason, on one line."""
 
 
 def export(
@@ -59,7 +54,7 @@ def export(
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         stack.enter_context(ad_friendly())
-        stack.enter_context(_untouched(module))
+        stack.enter_context(untouched(module))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for device in {"cpu"} | {tensor.device.type for _, tensor in leaves((args, kwargs))}:
@@ -71,47 +66,6 @@ def export(
         except Exception as error:
             # Whatever the user's forward or torch.export raises is the reason, and only a reason.
             raise ExportError(_reason(error)) from error
-
-
-def leaves(value: Any, path: str = "") -> Iterator[Tuple[str, Tensor]]:
-    """Yield `(path, tensor)` of every tensor in nested containers, in order.
-
-    Tuples and lists count from 0, mappings, named tuples and dataclasses (so every ModelOutput) use their
-    names; parts are joined by dots. A bare tensor has the path "".
-    """
-    if isinstance(value, Tensor):
-        yield path, value
-        return
-    for name, part in _parts(value):
-        yield from leaves(part, name if path == "" else path + "." + name)
-
-
-@contextlib.contextmanager
-def ad_friendly() -> Iterator[None]:
-    """Use only kernels that have forward and double-backward derivatives; restore the flags after.
-
-    Attention by its mathematics rather than the fused kernels, no MultiheadAttention fast path, no mkldnn
-    (its LSTM has no forward derivative).
-    """
-    cuda: Any = torch.backends.cuda
-    mha: Any = torch.backends.mha
-    core: Any = torch._C  # torch.backends.mkldnn.flags() also writes an Intel GPU flag, with a warning
-    flags = [
-        (cuda.enable_flash_sdp, cuda.flash_sdp_enabled(), False),
-        (cuda.enable_mem_efficient_sdp, cuda.mem_efficient_sdp_enabled(), False),
-        (cuda.enable_math_sdp, cuda.math_sdp_enabled(), True),
-        (mha.set_fastpath_enabled, mha.get_fastpath_enabled(), False),
-        (core._set_mkldnn_enabled, core._get_mkldnn_enabled(), False),
-    ]
-    if hasattr(cuda, "enable_cudnn_sdp"):  # since torch 2.5
-        flags.append((cuda.enable_cudnn_sdp, cuda.cudnn_sdp_enabled(), False))
-    for switch, _, wanted in flags:
-        switch(wanted)
-    try:
-        yield
-    finally:
-        for switch, before, _ in flags:
-            switch(before)
 
 
 def _export(
@@ -137,7 +91,7 @@ def _export(
         graph, constants = _trace(selected, given, dims, module)
         for entry in graph["inputs"]:
             if entry["kind"] == "user":
-                entry["name"] = _argument_name(module, named[entry["index"]][0])
+                entry["name"] = argument_name(module, named[entry["index"]][0])
                 entry["batch"] = batched[entry["index"]] and selected.by_example
         graph["output_path"] = selected.path
         graph["outputs"] = selected.paths
@@ -183,7 +137,7 @@ class _Selected(torch.nn.Module):
             return dict(leaves(self._run(tensors)))[self.path]
 
     def _run(self, tensors: Sequence[Tensor]) -> Any:
-        args, kwargs = _rebuild(self._call, iter(tensors))
+        args, kwargs = rebuild(self._call, iter(tensors))
         return self.root(*args, **kwargs)
 
 
@@ -263,15 +217,15 @@ def _trace(
             raise ExportError("the number of rows is fixed")
         if entry["kind"] == "constant":
             constants[entry["name"]] = tensor.detach().clone()
-        inputs.append(dict(entry, node=node.name, dtype=_dtype(tensor.dtype), shape=list(tensor.shape)))
+        inputs.append(dict(entry, node=node.name, dtype=dtype_name(tensor.dtype), shape=list(tensor.shape)))
     least, most = _range(exported)
     graph = {
         "version": VERSION,
         "inputs": inputs,
-        "nodes": [_encode_node(node) for node in nodes if node.op != "placeholder"],
+        "nodes": [encode_node(node) for node in nodes if node.op != "placeholder"],
         "output": {"$n": result},
         "rows_range": [least, most],
-        "default_dtype": _dtype(torch.get_default_dtype()),
+        "default_dtype": dtype_name(torch.get_default_dtype()),
     }
     return graph, constants
 
@@ -426,154 +380,6 @@ def _range(exported: Any) -> Tuple[int, Optional[int]]:
         if str(bounds.upper).isdigit():  # else one of two kinds of infinity
             most = int(bounds.upper) if most is None else min(most, int(bounds.upper))
     return least, most
-
-
-def _encode_node(node: Node) -> List[Any]:
-    target: Any = node.target
-    kwargs = dict(node.kwargs)
-    if isinstance(target, torch._ops.OpOverload):
-        name = str(target)
-        arguments = target._schema.arguments
-        factory = not any("Tensor" in str(argument.type) for argument in arguments)
-        if factory and any(argument.name == "dtype" for argument in arguments) and "val" in node.meta:
-            # A factory's dtype is the global default unless it is written down.
-            kwargs.setdefault("dtype", node.meta["val"].dtype)
-            kwargs["dtype"] = kwargs["dtype"] or node.meta["val"].dtype
-    else:
-        plain = str(getattr(target, "__name__", target))
-        homes = [home for home in (operator, math, torch) if getattr(home, plain, None) is target]
-        home = homes[0].__name__ if homes else getattr(target, "__module__", "?")
-        name = "{}.{}".format(home, plain)
-    return [node.name, name, [_encode(a) for a in node.args], {k: _encode(v) for k, v in kwargs.items()}]
-
-
-def _encode(value: Any) -> Any:
-    """Return `value` as JSON: a dict with one key starting with "$" for what JSON lacks."""
-    if isinstance(value, Node):
-        return {"$n": value.name}
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else {"$float": repr(value)}
-    if isinstance(value, (list, tuple)):
-        return [_encode(part) for part in value]
-    if isinstance(value, torch.dtype):
-        return {"$dtype": _dtype(value)}
-    if isinstance(value, torch.device):
-        return {"$device": value.type}
-    if isinstance(value, torch.memory_format):
-        return {"$memory_format": str(value).rpartition(".")[2]}
-    if isinstance(value, torch.layout):
-        return {"$layout": str(value).rpartition(".")[2]}
-    if isinstance(value, slice):
-        return {"$slice": [_encode(value.start), _encode(value.stop), _encode(value.step)]}
-    raise ExportError("an operator has an argument of type {}".format(type(value).__name__))
-
-
-def _dtype(dtype: torch.dtype) -> str:
-    return str(dtype).rpartition(".")[2]
-
-
-def resize(tensor: Tensor, rows: int) -> Tensor:
-    """Return `tensor` cut, or repeated from its start, to `rows` along dimension 0."""
-    if tensor.shape[0] >= rows:
-        return tensor[:rows]
-    return tensor[torch.arange(rows, device=tensor.device) % tensor.shape[0]]
-
-
-def _parts(value: Any) -> List[Tuple[str, Any]]:
-    """Return the named parts of a container; nothing for what is not a container."""
-    if isinstance(value, Mapping):
-        return [(str(name), part) for name, part in value.items()]
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return [(name, getattr(value, name)) for name in value._fields]
-    if isinstance(value, (tuple, list)):
-        return [(str(index), part) for index, part in enumerate(value)]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [(field.name, getattr(value, field.name, None)) for field in dataclasses.fields(value)]
-    if isinstance(value, types.SimpleNamespace):
-        return list(vars(value).items())
-    return []
-
-
-def _rebuild(value: Any, tensors: Iterator[Tensor]) -> Any:
-    """Return `value` with its tensors replaced, in the order of `leaves`."""
-    if isinstance(value, Tensor):
-        return next(tensors)
-    parts = [(name, _rebuild(part, tensors)) for name, part in _parts(value)]
-    if not parts:
-        return value
-    if isinstance(value, Mapping):
-        copy: Any = value.copy() if hasattr(value, "copy") else dict(value)
-        for (_, part), key in zip(parts, list(value)):
-            copy[key] = part
-        return copy
-    if hasattr(value, "_fields"):
-        return type(value)(*(part for _, part in parts))
-    if isinstance(value, (tuple, list)):
-        return type(value)(part for _, part in parts)
-    blank = object.__new__(type(value))
-    blank.__dict__.update(vars(value))
-    blank.__dict__.update(parts)
-    return blank
-
-
-def _argument_name(module: torch.nn.Module, path: str) -> str:
-    """Return the forward's own name for the tensor at `path` of `(args, kwargs)`: "x", "batch.mask"."""
-    where, _, rest = path.partition(".")
-    if where == "1":
-        return rest
-    position, _, deeper = rest.partition(".")
-    code = getattr(getattr(type(module), "forward", None), "__code__", None)
-    names = code.co_varnames[1 : code.co_argcount] if code is not None else ()
-    name = names[int(position)] if int(position) < len(names) else position
-    return name + "." + deeper if deeper else str(name)
-
-
-@contextlib.contextmanager
-def _untouched(module: torch.nn.Module) -> Iterator[None]:
-    """Put the module in eval mode, and undo every trace of having run it.
-
-    Flags are set through `__dict__`, since users override `train()`. Buffers are copies while it lasts, so
-    that what forward counts or accumulates is not seen; attributes, hooks and random states come back.
-    """
-    tables = ("_parameters", "_buffers", "_modules")
-    modules = list(module.modules())
-    saved = [(m, dict(m.__dict__), [dict(m.__dict__[table]) for table in tables]) for m in modules]
-    randoms = _random_states()
-    copies: Dict[int, Tensor] = {}
-    for part in modules:
-        part.__dict__["training"] = False
-        part.__dict__["_compiled_call_impl"] = None  # set by module.compile(): trace the eager forward
-        for name, buffer in part._buffers.items():
-            if buffer is not None:
-                part._buffers[name] = copies.setdefault(id(buffer), buffer.detach().clone())
-    try:
-        yield
-    finally:
-        for part, attributes, held in saved:
-            part.__dict__.clear()
-            part.__dict__.update(attributes)
-            for table, content in zip(tables, held):
-                part.__dict__[table].clear()
-                part.__dict__[table].update(content)
-        for restore in randoms:
-            restore()
-
-
-def _random_states() -> List[Callable[[], Any]]:
-    """Return what puts back the present state of each random generator in use."""
-    state, python = torch.get_rng_state(), random.getstate()
-    restore: List[Callable[[], Any]] = [lambda: torch.set_rng_state(state), lambda: random.setstate(python)]
-    gpu: Any = torch.cuda
-    if gpu.is_available() and gpu.is_initialized():
-        cuda = gpu.get_rng_state_all()
-        restore.append(lambda: gpu.set_rng_state_all(cuda))
-    numpy: Any = sys.modules.get("numpy")
-    if numpy is not None:
-        arrays = numpy.random.get_state()
-        restore.append(lambda: numpy.random.set_state(arrays))
-    return restore
 
 
 def _reason(error: BaseException) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tscope_format.errors import AnalysisError, TraceError, UsageError, clean
 
-from tscope.program.export import ad_friendly
+from tscope.program.export_shield import ad_friendly
 from tscope.program.forward import Bind, Step, forward_steps
 from tscope.program.graph import DEVICE, Graph, Input, Node, Ref, parse, references
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from tscope_format.errors import UsageError, clean
 
 from tscope.program import Program
-from tscope.program.export import leaves
+from tscope.program.export_tree import leaves
 from tscope.program.graph import Graph, Input, Node, Ref
 
 Named = Mapping[str, Tensor]
