@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -12,6 +12,7 @@ class Command:
     module: str
     function: str
     help: str
+    settings: dict[str, object] = field(default_factory=dict)
 
 
 COMMANDS: dict[str, Command] = {

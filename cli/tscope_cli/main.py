@@ -32,7 +32,7 @@ class LazyGroup(typer.core.TyperGroup):
             return None
         module = importlib.import_module(f"tscope_cli.{command.module}")
         single = typer.Typer(rich_markup_mode=None, add_completion=False)
-        single.command(cmd_name)(getattr(module, command.function))
+        single.command(cmd_name, context_settings=dict(command.settings))(getattr(module, command.function))
         return typer.main.get_command(single)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
