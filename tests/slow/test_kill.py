@@ -11,6 +11,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,10 @@ SLACK = 1.0  # for a machine that is busy with the other trials
 def environment(folder: Path) -> dict[str, str]:
     # A folder of its own for what a killed recorder leaves behind.
     return {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}
+
+
+# Forward-mode differentiation is one for the whole process.
+ANALYSES = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,8 @@ def check(trace: Path, bare: Bare) -> RootReader:
         found = np.ascontiguousarray(block["float32"]).view(np.uint32)
         assert (found == bare.states[start : start + len(found)]).all()
     try:
-        tscope.analyze(trace, "telescoping")
+        with ANALYSES:
+            tscope.analyze(trace, "telescoping")
     except MissingDataError:
         # Killed before the model, or a probe set, was there.
         assert root.program() is None or not root.probes or "probe/heldout/output" not in root.arrays()

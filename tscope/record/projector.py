@@ -120,6 +120,8 @@ class Projector:
                 )
         except OSError as error:
             self._closed = True
+            if self._connection is not None:
+                self._connection.close()
             self.problem = f"no projections: their process could not be started: {clean(error.strerror)}"
             return
         for work in (self._send, self._receive):
