@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,12 +52,14 @@ def make_optimizer(name: str, model: nn.Module) -> torch.optim.Optimizer:
     raise ValueError(f"no optimizer {name!r}")
 
 
-def make_images(count: int, side: int) -> tuple[Tensor, Tensor]:
-    """Ten noisy prototypes with a few strokes each: as compressible and as learnable as digits are."""
-    prototypes = (torch.rand(10, 1, side, side) < 0.2).float()
-    labels = torch.randint(10, (count,))
-    images = (prototypes[labels] + 0.4 * torch.randn(count, 1, side, side)).clamp(0, 1)
-    return images, labels
+def load_images(side: int) -> tuple[Tensor, Tensor]:
+    """The handwritten digits, as they are (side 8) or enlarged to the size and margins of MNIST (28)."""
+    images, labels = load_digits(return_X_y=True)
+    order = torch.randperm(len(images))
+    x = torch.tensor(images / 16.0, dtype=torch.float32).reshape(-1, 1, 8, 8)[order]
+    if side == 28:
+        x = nn.functional.pad(nn.functional.interpolate(x, (20, 20), mode="bilinear"), (4, 4, 4, 4))
+    return x, torch.tensor(labels)[order]
 
 
 def classify(model: nn.Module, optimizer: str, images: Tensor, labels: Tensor, size: int) -> Workload:
@@ -73,13 +76,13 @@ def classify(model: nn.Module, optimizer: str, images: Tensor, labels: Tensor, s
 
 
 def mlp(optimizer: str) -> Workload:
-    images, labels = make_images(4096, 28)
+    images, labels = load_images(28)
     model = nn.Sequential(nn.Linear(784, 180), nn.ReLU(), nn.Linear(180, 80), nn.ReLU(), nn.Linear(80, 10))
     return classify(model, optimizer, images.flatten(1), labels, 256)
 
 
 def cnn(optimizer: str) -> Workload:
-    return classify(cnn_adadelta.Net(), optimizer, *make_images(2048, 8), 64)
+    return classify(cnn_adadelta.Net(), optimizer, *load_images(8), 64)
 
 
 def transformer(optimizer: str) -> Workload:
