@@ -9,6 +9,7 @@ import importlib
 import io
 import os
 import random
+import select
 import signal
 import socket
 import sys
@@ -85,6 +86,11 @@ class Exporter:
 
     def finish(self) -> None:
         """At the end of the run: export in the process what could not be exported in a copy."""
+        for fork in self._copies:
+            # A run shorter than its export: only now can it be known whether the copy makes it.
+            waiter = select.poll()
+            waiter.register(fork.pipe, select.POLLIN)
+            waiter.poll(1000 * _ALARM)
         self.poll()
         for root, call in self._later:
             module = root.module

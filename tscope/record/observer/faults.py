@@ -34,6 +34,14 @@ class Faults:
         if not known:
             self.tell(where, "{}: {}".format(type(error).__name__, error))
 
+    def aside(self, where: str, action: Callable[..., None], *args: object) -> None:
+        """Do something within a hook that the rest of it does not depend on."""
+        if where not in self.disabled:
+            try:
+                action(*args)
+            except Exception as error:
+                self.caught(where, error)
+
     def note(self, where: str, text: str) -> None:
         """Say once that something is not recorded, though nothing failed."""
         if where not in self.disabled:

@@ -151,7 +151,8 @@ class Forwards:
     def _keep_evaluation(self, called: Called, evaluation: Evaluation) -> None:
         called.evaluations.append(evaluation)
         if called.root is not None and called.root.announced:
-            self._recorder.rows.evaluations(called.root, called)
+            rows, faults = self._recorder.rows, self._recorder.faults
+            faults.aside("evaluation", rows.evaluations, called.root, called)
 
     def bury(self) -> None:
         """Let go of batches whose graph is gone: no gradient can come any more."""

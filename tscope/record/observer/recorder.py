@@ -81,11 +81,7 @@ class Recorder:
 
     def export(self, root: Root, call: Tuple[Any, Any]) -> None:
         """Send the module as data; `call` is what it was called with."""
-        if "export" not in self.faults.disabled:
-            try:
-                self.exporter.begin(root, call)
-            except Exception as error:
-                self.faults.caught("export", error)
+        self.faults.aside("export", self.exporter.begin, root, call)
 
     def report(self, where: str, text: str, failed: bool) -> bool:
         """Tell the recorder about a fault; False if it cannot be told."""

@@ -34,10 +34,13 @@ class Rows:
         self._row(root, driver.index, skipped)
         if root.steps % (self._recorder.options.anchor * self._recorder.options.every) == 0:
             for other in root.drivers:
-                owner = other.reference()
-                if owner is not None:
-                    pool = self._recorder.pool
-                    self._recorder.send(other.state(owner, root.parameters, root.number, root.steps, pool))
+                self._recorder.faults.aside("optimizer state", self._state, root, other)
+
+    def _state(self, root: Root, driver: Driver) -> None:
+        optimizer = driver.reference()
+        if optimizer is not None:
+            pool = self._recorder.pool
+            self._recorder.send(driver.state(optimizer, root.parameters, root.number, root.steps, pool))
 
     def manual(self, root: Root) -> None:
         """A step without an optimizer, seen after the fact."""
@@ -118,7 +121,7 @@ class Rows:
             batch.forget()
         for called in root.called:
             if called.evaluations:
-                self.evaluations(root, called)
+                recorder.faults.aside("evaluation", self.evaluations, root, called)
         if call is not None and not root.exported:
             root.exported = True
             recorder.export(root, call)
