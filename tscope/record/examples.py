@@ -84,15 +84,18 @@ class Examples:
         if kind != self._kind:
             self.changed_kind = True
             return np.full(len(hashes), UNKNOWN, np.int64), None
-        numbers = np.empty(len(hashes), np.int64)
+        # At every epoch but the first nothing is new: this is the path of nearly every step.
+        known = self._ids.get
+        found = [known(row, UNKNOWN) for row in hashes]
         new: list[int] = []
-        for slot, row in enumerate(hashes):
-            number = self._ids.get(row)
-            if number is None:
-                number = self._add(row)
-                if number != UNKNOWN:
+        if UNKNOWN in found:
+            for slot, row in enumerate(hashes):
+                if row not in self._ids and (number := self._add(row)) != UNKNOWN:
                     new.append(slot)
-            numbers[slot] = number
+                    found[slot] = number
+                else:
+                    found[slot] = known(row, UNKNOWN)
+        numbers = np.array(found, np.int64)
         if not new:
             return numbers, None
         digests = np.frombuffer(b"".join(hashes[slot] for slot in new), np.uint8).reshape(-1, DIGEST)

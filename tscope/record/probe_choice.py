@@ -115,7 +115,8 @@ class ProbeChoice:
             self._watched -= hits
             self.in_training += len(hits)
         if not self.settled:
-            self._fresh.remove(hashes)
+            if len(self._fresh):
+                self._fresh.remove(hashes)
             if "train" not in self._chosen:
                 self._trained.add(inputs, hashes)
 
