@@ -17,8 +17,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/tscope demo
 
+# One thread a test process: two processes share the cores better than two threads each.
+test test-slow: export OMP_NUM_THREADS = 1
+
 test: setup lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -139,8 +140,18 @@ def compute(
     """Run the analysis, with its progress on stderr."""
     from tscope import analyses
 
+    spare_threads()
     with Progress(metric, quiet=quiet) as progress:
         return analyses.analyze(trace, metric, root=root, save=False, progress=progress, **options)
+
+
+def spare_threads() -> None:
+    """Let torch work in one thread, unless the user says otherwise.
+
+    Probe sets and recorded models are mostly small: threads then cost more than they give, and on a busy
+    machine they wait for each other (an LSTM's replay took 7 times the CPU with two).
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def save(result: Result, trace: Path, elsewhere: Path | None) -> str | None:
