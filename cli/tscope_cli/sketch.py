@@ -13,6 +13,8 @@ from tscope_cli.views import drawn, layers, series, view_of
 
 HEIGHT = 14
 _DASHES: dict[str, Dash] = {"actual": "solid", "telescoped": "solid", "lazy": "dot"}
+# One colour for each of the three, whatever else a chart shows.
+_HUES = {"actual": 0, "telescoped": 1, "lazy": 2}
 _LAYERS = 8
 _COLOURS = (36, 33, 35, 32, 34, 31)  # of the terminal's own palette: it suits its background
 
@@ -28,7 +30,13 @@ def draw(result: Result, width: int, *, ascii: bool, colour: bool = False) -> li
     panel = view.panels[0]
     steps = series(result, view.coordinate)
     curves = [
-        Series(curve.title, steps, drawn(result, panel, curve), _DASHES.get(curve.title, "solid"))
+        Series(
+            curve.title,
+            steps,
+            drawn(result, panel, curve),
+            _DASHES.get(curve.title, "solid"),
+            _HUES.get(curve.title),
+        )
         for curve in panel.curves
     ]
     if not colour:
@@ -42,7 +50,7 @@ def draw(result: Result, width: int, *, ascii: bool, colour: bool = False) -> li
 
 
 def _paint(text: str, role: int) -> str:
-    """Return text in the colour of a curve, by the curve's index; axes (below 0) are left as they are."""
+    """Return text in the colour of a curve, by the colour's number; axes (below 0) are left as they are."""
     return f"\x1b[{_COLOURS[role % len(_COLOURS)]}m{text}\x1b[0m" if role >= 0 else text
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from tscope_tui.plot import Role, Series, chart, draw
+from tscope_tui.plot.chart import legend_parts
 
 
 def curves() -> list[Series]:
@@ -50,6 +51,13 @@ def test_a_spike_of_one_step_among_many_is_drawn():
     y[70_001] = 1.0
     top = chart([Series("k", np.arange(y.size), y)], 60, 10)[1]
     assert any(character not in " │┤01." for character in top)
+
+
+def test_a_curve_keeps_its_colour_whatever_it_is_drawn_with():
+    curves = [Series("telescoped", [0, 1], [0.0, 1.0], hue=1), Series("lazy", [0, 1], [1.0, 3.0], hue=2)]
+    used = {run.role for row in draw(curves, 40, 8).frame().rows for run in row if run.role >= 0}
+    assert used == {1, 2}
+    assert [colour for _, colour in legend_parts(curves)] == [1, 2]
 
 
 def test_points_out_of_order_are_drawn_in_the_order_of_x():

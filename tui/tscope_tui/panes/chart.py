@@ -116,8 +116,8 @@ class ChartPane:
         for texts in (full, glyphs) if reading else (full, plain, *cut, short):
             if sum(cells(text) + 1 for text in texts) <= room:
                 break
-        for index, text in enumerate(texts):
-            spans += [Span(" ", "title"), Span(text, f"series{index % 8}")]
+        for (_, hue), text in zip(parts, texts, strict=True):
+            spans += [Span(" ", "title"), Span(text, f"series{hue % 8}")]
         return spans
 
     def table(self) -> Table:

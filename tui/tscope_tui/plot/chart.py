@@ -31,7 +31,7 @@ class Role(IntEnum):
 
 @dataclass(frozen=True)
 class Run:
-    """Neighbouring characters of one role: a `Role`, or a series' index; `band` marks the chosen range."""
+    """Neighbouring characters of one role (a `Role`, or the number of a colour); `band`: the chosen range."""
 
     text: str
     role: int
@@ -166,11 +166,11 @@ def draw(
         grid = dots(columns, y_axis, rows * down, "solid" if ascii else one.dash)
         own = grid.astype(np.int64) * ord(ASCII_MARKS[index % len(ASCII_MARKS)]) if ascii else cells(grid)
         bits = np.where(own > 0, own, bits) if ascii else bits | own
-        roles[:, :area][own > 0] = index
+        roles[:, :area][own > 0] = one.colour(index)
         ends.append((index, _end_row(columns, y_axis, rows)))
     characters[:, :area] = np.where(bits > 0, bits if ascii else bits + BRAILLE, ord(" "))
     if right:
-        _mark_ends(characters, roles, letters([one.label for one in series]), ends)
+        _mark_ends(characters, roles, series, ends)
     margin = tuple(
         (ticks.get(row, "")[: left - 1].rjust(left - 1) + _tee(row in ticks, ascii)) if left else ""
         for row in range(rows)
@@ -235,17 +235,18 @@ def letters(labels: Sequence[str]) -> list[str]:
 def _mark_ends(
     characters: NDArray[np.int64],
     roles: NDArray[np.int64],
-    marks: Sequence[str],
+    series: Sequence[Series],
     ends: Sequence[tuple[int, int | None]],
 ) -> None:
     """Write each curve's letter beside its end, in the nearest free row."""
     rows = characters.shape[0]
+    marks = letters([one.label for one in series])
     for index, row in sorted(ends):
         if row is None:
             continue
         free = [at for at in sorted(range(rows), key=lambda at: abs(at - row)) if roles[at, -1] == Role.BLANK]
         if free:
-            characters[free[0], -1], roles[free[0], -1] = ord(marks[index]), index
+            characters[free[0], -1], roles[free[0], -1] = ord(marks[index]), series[index].colour(index)
 
 
 def legend(series: Sequence[Series], *, ascii: bool = False) -> str:
@@ -254,13 +255,16 @@ def legend(series: Sequence[Series], *, ascii: bool = False) -> str:
 
 
 def legend_parts(series: Sequence[Series], *, ascii: bool = False) -> list[tuple[str, int]]:
-    """Return the key of a chart by series, each with its index, for colouring."""
+    """Return the key of a chart by series, each with the number of its colour."""
     parts = []
     for index, (one, letter) in enumerate(zip(series, letters([one.label for one in series]), strict=True)):
         glyph = ASCII_MARKS[index % len(ASCII_MARKS)] if ascii else GLYPH[one.dash]
         # The letter at the curve's end needs saying only where it is not the label's own initial.
         parts.append(
-            (f"{glyph} {one.label}" + ("" if one.label.startswith(letter) else f" ({letter})"), index)
+            (
+                f"{glyph} {one.label}" + ("" if one.label.startswith(letter) else f" ({letter})"),
+                one.colour(index),
+            )
         )
     return parts
 

@@ -35,6 +35,7 @@ class Series:
         x: Coordinates (point,), any real dtype.
         y: Values (point,), any real dtype.
         dash: How the curve is dashed, so that colour is never the only difference.
+        hue: Its colour's number, so that one thing has one colour in every chart; by default its place.
 
     Raises:
         ValueError: If `x` and `y` are not one-dimensional arrays of one length.
@@ -44,6 +45,7 @@ class Series:
     x: ArrayLike
     y: ArrayLike
     dash: Dash = "solid"
+    hue: int | None = None
 
     def __post_init__(self) -> None:
         x, y = (np.asarray(values, dtype=np.float64) for values in (self.x, self.y))
@@ -53,6 +55,10 @@ class Series:
             )
         object.__setattr__(self, "x", x)
         object.__setattr__(self, "y", y)
+
+    def colour(self, place: int) -> int:
+        """Return the number of its colour when it is the `place`-th curve of a chart."""
+        return place if self.hue is None else self.hue
 
     @property
     def points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

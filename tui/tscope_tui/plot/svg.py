@@ -43,7 +43,7 @@ def svg(
         *_ticks(x_axis, y_axis, inner),
     ]
     for index, (one, columns) in enumerate(zip(series, reduced, strict=True)):
-        colour = COLOURS[index % len(COLOURS)]
+        colour = COLOURS[one.colour(index) % len(COLOURS)]
         stroke = f' stroke-dasharray="{_STROKES[one.dash]}"' if _STROKES[one.dash] else ""
         path = _path(columns.low, columns.high, columns.joined, y_axis, inner[1])
         parts.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.5"{stroke}/>')

@@ -18,6 +18,8 @@ from tscope_tui.panes.traces import TracesPane
 from tscope_tui.plot import Dash, Series
 from tscope_tui.stages.run_state import RunState
 
+# One dash and one colour for each of the three, in every pane.
+_HUES = {"actual": 0, "telescoped": 1, "lazy": 2}
 _DASHES: dict[str, Dash] = {"actual": "solid", "telescoped": "dash", "lazy": "dot"}
 
 
@@ -76,7 +78,7 @@ def _accuracy(data: RunData, state: RunState) -> ChartPane:
     telescoping = data.telescoping
     if telescoping is not None and telescoping.accuracy:
         series = tuple(
-            Series(label, telescoping.step, telescoping.accuracy[name], _DASHES[name])
+            Series(label, telescoping.step, telescoping.accuracy[name], _DASHES[name], _HUES[name])
             for name, label in (("actual", "network"), ("telescoped", "telescoped"), ("lazy", "lazy"))
             if name in telescoping.accuracy
         )
@@ -106,7 +108,7 @@ def _predictions(data: RunData, telescoping: Telescoping | None, loaded: bool) -
     if telescoping is None or not telescoping.step.size:
         return ChartPane("f(x)", (), empty=_missing(data, loaded))
     series = [
-        Series(name, telescoping.step, telescoping.curves[name], _DASHES[name])
+        Series(name, telescoping.step, telescoping.curves[name], _DASHES[name], _HUES[name])
         for name in ("actual", "telescoped", "lazy")
     ]
     return ChartPane("f(x)" if telescoping.single else "‖f−f₀‖ rms", tuple(series))
@@ -117,7 +119,7 @@ def _errors(data: RunData, telescoping: Telescoping | None, loaded: bool) -> Cha
         return ChartPane("|error|", (), empty=_missing(data, loaded))
     # The error at the start is zero by definition, which a log axis could not show.
     series = [
-        Series(name, telescoping.step[1:], telescoping.errors[name][1:], _DASHES[name])
+        Series(name, telescoping.step[1:], telescoping.errors[name][1:], _DASHES[name], _HUES[name])
         for name in ("telescoped", "lazy")
     ]
     return ChartPane("|error|", tuple(series), log_y=True)
