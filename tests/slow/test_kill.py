@@ -149,7 +149,7 @@ def kill_recorder(folder: Path, seed: int, bare: Bare) -> None:
     assert root.rows - 1 >= old
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kill", [kill_script, kill_recorder], ids=["script", "recorder"])
 def test_no_kill_damages_what_was_committed(
     tmp_path: Path, bare: Bare, kill: Callable[[Path, int, Bare], None]
