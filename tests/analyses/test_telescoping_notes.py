@@ -12,7 +12,7 @@ from torch import nn
 import tscope
 from tests import models
 from tests.traces import Probe, Run, train, write
-from tscope.analyses.telescoping_notes import failure
+from tscope.analyses.telescoping_notes import Grain, failure
 
 
 def record(path, rate=0.05, steps=6, probe=None, **options):
@@ -57,9 +57,55 @@ def test_the_verdict_weighs_the_error_against_the_lazy_one_and_the_scale(error, 
         "prediction_scale": 1.0,
         "relative_residual": residual,
     }
-    found = failure(scalars)
+    found = failure(scalars, Grain())
     assert len(found) == len(notes)
     assert all(part in note for part, note in zip(notes, found, strict=True))
+
+
+FAILS = {
+    "final_error_telescoped": 1.7,
+    "final_error_lazy": 1.7,
+    "prediction_scale": 1.0,
+    "relative_residual": 0.5,
+}
+
+
+def test_a_coarse_sum_does_not_condemn_the_steps():
+    notes = failure(FAILS, Grain(84, "`--replay` takes every recorded row"))
+    assert notes[0].startswith(
+        "a sum over intervals of up to 84 steps fails on this run: its final error 1.7"
+    )
+    assert notes[0].endswith("That says nothing of single steps: `--replay` takes every recorded row")
+    assert notes[1] == "50% of the change of an interval is not first-order (‖Δf − JΔθ‖/‖Δf‖)"
+
+
+@pytest.mark.parametrize(
+    ("drift", "remedy", "cause"),
+    [
+        ("none", "as `--rule simpson`", "single steps are large, even where their errors cancel in the sum"),
+        ("little", "as `--rule simpson`", "even where their errors cancel in the sum"),
+        ("most", "does not follow: see `change_buffer`", "is the drift of buffers, not curvature along the"),
+        ("unknown", "unless it is the drift of buffers: `--replay` tells", "or buffers drift (`--replay`"),
+    ],
+)
+def test_the_drift_of_buffers_is_not_blamed_on_the_steps(drift, remedy, cause):
+    fails, residual = failure(FAILS, Grain(drift=drift))
+    assert fails.endswith(remedy)
+    assert cause in residual
+    assert ("smaller learning rate" in fails) == (drift != "most")
+
+
+def test_batch_statistics_that_move_the_predictions_are_named(tmp_path):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8, momentum=0.5), nn.Linear(8, 1))
+    x = 5 + 3 * torch.randn(16, 4)
+    sgd = torch.optim.SGD(module.parameters(), 1e-4)
+    probes = {"held": Probe((x[:5],))}
+    path = train(tmp_path / "run.zarr", module, sgd, [(x, x[:, :1])] * 4, nn.functional.mse_loss, probes).path
+    assert said(tscope.analyze(path, "telescoping"), "unless it is the drift of buffers: `--replay` tells")
+    replayed = tscope.analyze(path, "telescoping", replay=True)
+    assert said(replayed, "most of it is the drift of buffers")
+    assert not said(replayed, "learning rate")
 
 
 def test_small_steps_are_not(tmp_path):

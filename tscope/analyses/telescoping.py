@@ -20,7 +20,7 @@ from tscope.analyses.decision import Decision, decision
 from tscope.analyses.metric import Metric, Need, Progress
 from tscope.analyses.predictions import Changes, Predictions, is_recorded, recorded
 from tscope.analyses.rules import RULES
-from tscope.analyses.telescoping_notes import failure, limits
+from tscope.analyses.telescoping_notes import failure, grain, limits
 from tscope.probes import ProbeSet, read_probe_file
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def assemble(
         arrays |= change_arrays(predictions.changes)
         scalars["decomposition_check"] = predictions.changes.check
     notes = [
-        *failure(scalars),
+        *failure(scalars, grain(trace, options.every, predictions)),
         *limits(trace, probe, options.every, predictions, source, rule),
     ]
     provenance = {

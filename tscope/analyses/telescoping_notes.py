@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from tscope_format.errors import clean
@@ -23,33 +24,86 @@ _LAZY = 0.5
 _RESIDUAL = 0.3
 
 
-def failure(scalars: Mapping[str, float | int | str | bool | None]) -> list[str]:
-    """Say plainly whether the telescoping model describes the run."""
+@dataclass(frozen=True)
+class Grain:
+    """What one first-order term of the sum stands for, and what it leaves out.
+
+    Attributes:
+        steps: The most optimizer steps that one term spans.
+        finer: What gives terms of fewer steps.
+        drift: How much of the error is the drift of buffers: "none", "most", "little", or "unknown" where
+            buffers moved and only a replay can tell.
+    """
+
+    steps: int = 1
+    finer: str = "`--replay`"
+    drift: Literal["none", "little", "most", "unknown"] = "none"
+
+
+def grain(trace: Trace, every: int, predictions: Predictions) -> Grain:
+    """Return what the terms of these predictions stand for."""
+    recorded = int(np.diff(trace.steps).max(initial=1))
+    steps = int(np.diff(predictions.step).max(initial=1))
+    skipped = "leave out `--every`" if every > 1 else "`--replay` takes every recorded row"
+    finer = skipped if steps > recorded else "record without `--every`"
+    changes = predictions.changes
+    if changes is None:
+        return Grain(steps, finer, "unknown" if "buffer/update" in trace.reader.arrays() else "none")
+    drift, residual = (float(np.square(part).sum()) for part in (changes.buffer, changes.residual))
+    return Grain(steps, finer, "none" if drift == 0 else "most" if drift > residual else "little")
+
+
+def failure(scalars: Mapping[str, float | int | str | bool | None], grain: Grain) -> list[str]:
+    """Say plainly whether the telescoping model describes the run, and if not, why."""
     error, lazy = _number(scalars["final_error_telescoped"]), _number(scalars["final_error_lazy"])
     scale, residual = _number(scalars["prediction_scale"]), _number(scalars["relative_residual"])
+    coarse = grain.steps > 1
     notes = []
     if error > _SCALE * scale:
         worse = ", no better than the lazy model," if error > _LAZY * lazy else ""
+        model = f"a sum over intervals of up to {grain.steps} steps" if coarse else "the telescoping model"
         notes.append(
-            f"the telescoping model fails on this run: its final error {error:.3g}{worse} is not small "
-            "against the "
-            f"predictions ({scale:.3g}; lazy error {lazy:.3g}). The steps are too large for first-order "
-            "terms: use a "
-            "smaller learning rate, or a higher rule such as `--rule simpson`"
+            f"{model} fails on this run: its final error {error:.3g}{worse} is not small against the "
+            f"predictions ({scale:.3g}; lazy error {lazy:.3g}). {_remedy(grain)}"
         )
     elif error > _LAZY * lazy:
         notes.append(
             f"the telescoping model is hardly better than the lazy one here ({error:.3g} against "
-            f"{lazy:.3g}); both "
-            f"are small against the predictions ({scale:.3g})"
+            f"{lazy:.3g}); both are small against the predictions ({scale:.3g})"
         )
     if residual > _RESIDUAL:
         notes.append(
-            f"{residual:.0%} of the change of a step is not first-order (‖Δf − JΔθ‖/‖Δf‖): single steps are "
-            "large, "
-            "even where their errors cancel in the sum"
+            f"{residual:.0%} of the change of {'an interval' if coarse else 'a step'} is not first-order "
+            f"(‖Δf − JΔθ‖/‖Δf‖){_cause(grain)}"
         )
     return notes
+
+
+def _remedy(grain: Grain) -> str:
+    """Say what to do about a sum that fails."""
+    if grain.steps > 1:
+        return f"That says nothing of single steps: {grain.finer}"
+    if grain.drift == "most":
+        return (
+            "Most of what it leaves out is the drift of buffers (BatchNorm statistics, say), which it does "
+            "not follow: see `change_buffer`"
+        )
+    unless = ", unless it is the drift of buffers: `--replay` tells" if grain.drift == "unknown" else ""
+    return (
+        "The steps are too large for first-order terms: use a smaller learning rate, or a higher rule such "
+        f"as `--rule simpson`{unless}"
+    )
+
+
+def _cause(grain: Grain) -> str:
+    """Say what a large residual comes from."""
+    if grain.steps > 1:
+        return ""
+    if grain.drift == "most":
+        return ": most of it is the drift of buffers, not curvature along the steps"
+    if grain.drift == "unknown":
+        return ": single steps are large, or buffers drift (`--replay` tells)"
+    return ": single steps are large, even where their errors cancel in the sum"
 
 
 def limits(
