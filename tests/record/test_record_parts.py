@@ -361,6 +361,12 @@ def test_the_last_lines_say_what_was_recorded_and_what_to_do_next() -> None:
     ]
 
 
+@pytest.mark.parametrize(("projected", "more"), [(801, ""), (2, " --replay"), (0, "")])
+def test_the_next_command_replays_where_most_rows_were_not_projected(projected: int, more: str) -> None:
+    outcome = Outcome(path=Path("a.zarr"), rows=1000, projected=projected, probes=["heldout"])
+    assert lines(outcome, ["python"], 0)[-1] == f"next: tscope analyze a.zarr --metric telescoping{more}"
+
+
 @pytest.mark.parametrize(
     ("outcome", "command", "message"),
     [

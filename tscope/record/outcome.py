@@ -54,6 +54,12 @@ class Outcome:
         # The first hooks ran before the first row was there: of a run of few steps they are most.
         return self.hook_seconds / max(self.seconds, self.hook_seconds) if self.hook_seconds > 0 else 0.0
 
+    @property
+    def skipped(self) -> int:
+        """Recorded rows without a projection."""
+        # The row before training is projected too, and is not one of the recorded steps.
+        return self.rows - min(self.projected - 1, self.rows) if self.projected else self.rows
+
 
 def lines(outcome: Outcome, command: Sequence[str], code: int) -> list[str]:
     """Return what the person is told at the end, each on a line of its own.
@@ -71,8 +77,10 @@ def lines(outcome: Outcome, command: Sequence[str], code: int) -> list[str]:
     if outcome.failure is not None:
         said.append(f"recording stopped before the run did: {outcome.failure}")
     said.append(f"{_figures(outcome)} → {path}")
-    probe = "" if outcome.probes else " --probe FILE.npz"
-    said.append(f"next: tscope analyze {shlex.quote(path)} --metric telescoping{probe}")
+    # A sum over few long intervals would say more of the recorder than of the run.
+    more = " --replay" if outcome.projected and 2 * outcome.skipped > outcome.rows else ""
+    more = more if outcome.probes else " --probe FILE.npz"
+    said.append(f"next: tscope analyze {shlex.quote(path)} --metric telescoping{more}")
     return said
 
 
@@ -111,10 +119,8 @@ def _figures(outcome: Outcome) -> str:
 def _projections(outcome: Outcome) -> str:
     if not outcome.probes or not outcome.projected:
         return "no projections"
-    # The row before training is projected too, and is not one of the recorded steps.
-    done = min(outcome.projected - 1, outcome.rows)
-    skipped = outcome.rows - done
-    rest = f", {skipped:,} skipped (analyze --replay fills them)" if skipped else ""
+    done = outcome.rows - outcome.skipped
+    rest = f", {outcome.skipped:,} skipped (analyze --replay fills them)" if outcome.skipped else ""
     return f"{done:,} rows projected on {' and '.join(map(clean, outcome.probes))}{rest}"
 
 
