@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from tscope_tui.jobs.analysis import Analysis
+from tscope_tui.spans import cells
 from tscope_tui.stages.browser import BrowserStage
 from tscope_tui.stages.chrome import LATER
 from tscope_tui.stages.repro import repro
@@ -81,12 +85,21 @@ def test_the_worst_steps_come_in_order(run):
     assert "worst telescoping step 1 of" in host.said[-1]
 
 
+def test_the_crosshair_reads_a_dash_before_the_first_value(run):
+    stage, host = run
+    for action in ("first", "crosshair"):
+        stage.act(action, "")
+    assert "update @0 ━ – ╌ " in screen(stage, host)
+    stage.act("step:1", "right")
+    assert "update @1 ━ – " not in screen(stage, host)
+
+
 def test_later_views_say_what_they_wait_for(run):
     stage, host = run
     for key in "34567":
         stage.act("later", key)
         assert host.said[-1] == LATER[key]
-        assert "metric" in host.said[-1]
+        assert cells(f" {host.said[-1]}") <= 80
 
 
 def test_choosing_an_example_shows_its_prediction(run):
@@ -128,6 +141,7 @@ def test_yank_copies_the_row_at_the_cursor(run):
     stage.act("step:-10", "shift+left")
     stage.act("yank", "y")
     assert host.copied == [f"step\tloss\n110\t{Run.loss(110)}\n"]
+    assert host.said[-1] == "copied 1 row of loss"
 
 
 @pytest.mark.parametrize(
@@ -138,6 +152,45 @@ def test_repro_is_python_and_a_command(pane):
     assert any(line.startswith(("tscope ", "python -c")) for line in lines)
     if "# Python" in lines:
         compile("\n".join(lines[lines.index("# Python") :]), "repro", "exec")
+    command = "\n".join(lines[1 : lines.index("")] if "" in lines else lines[1:])
+    words = shlex.split(command.replace("\\\n", ""))
+    assert "it's.zarr" in words[-1] if words[0] == "python" else "runs/it's.zarr" in words
+
+
+def test_repro_repeats_the_options_of_the_analysis_that_is_shown():
+    options = {"probe": "other set.npz", "rule": "simpson", "replay": False, "layers": False, "every": 1}
+    lines = repro("error", Path("a.zarr"), options={**options, "dtype": None, "max_memory_mb": 512})
+    assert lines[1:5] == [
+        "tscope analyze a.zarr --metric telescoping \\",
+        "  --probe 'other set.npz' --rule simpson --no-layers \\",
+        "  --json",
+        "",
+    ]
+    start = lines.index("result = tscope.analyze(") + 1
+    assert lines[start : lines.index(")")] == [
+        '    "a.zarr",',
+        '    "telescoping",',
+        '    probe="other set.npz",',
+        '    rule="simpson",',
+        "    layers=False,",
+    ]
+
+
+def test_repro_of_the_layers_gives_the_shares_of_the_range():
+    lines = repro("layers", Path("a.zarr"), options={"replay": True}, band=(3, 9))
+    assert "    replay=True," in lines
+    contribution, residual = np.arange(24.0).reshape(12, 2), np.full(12, 0.5)
+    arrays = {"step": np.arange(12), "contribution": contribution, "residual": residual}
+    result = SimpleNamespace(
+        arrays={name: SimpleNamespace(data=data) for name, data in arrays.items()},
+        provenance={"layers": ["a", "b"]},
+    )
+    code = lines[lines.index(")") + 1 :]
+    namespace: dict[str, object] = {"result": result}
+    exec("\n".join([*code[:-1], f"shares, beyond = {code[-1]}"]), namespace)
+    moved = contribution[4:10].sum(0)
+    assert np.allclose(namespace["shares"], moved / moved.sum())
+    assert namespace["beyond"] == 3 / moved.sum()
 
 
 def test_repro_commands_give_the_numbers(run):

@@ -70,6 +70,8 @@ class Telescoping:
         contribution: ‖J^(l)Δθ^(l)‖ (step, layer), with replay.
         contribution_step: Its steps.
         stopped: The step from which on values are not finite.
+        options: The options of the analysis that gives these numbers.
+        contribution_options: The same for `contribution`.
     """
 
     source: str
@@ -88,6 +90,8 @@ class Telescoping:
     contribution_step: Floats | None = None
     stopped: int | None = None
     single: bool = False
+    options: Mapping[str, object] = field(default_factory=dict)
+    contribution_options: Mapping[str, object] = field(default_factory=dict)
 
     def worst(self, most: int = 32) -> list[int]:
         """Return the steps with the largest residual ‖Δf − JΔθ‖, the worst first."""
@@ -110,6 +114,7 @@ class Telescoping:
             layers=other.layers,
             contribution=other.contribution,
             contribution_step=other.contribution_step,
+            contribution_options=other.contribution_options,
         )
 
 
@@ -199,7 +204,8 @@ class Recorded:
                 {key: np.concatenate([part[key] for part in self._parts]) for key in self._parts[0]}
             ]
         shape = (self.examples, self.outputs)
-        return _assemble("recorded", self.probe, shape, self._choice, self._parts[0], stopped=self._stopped)
+        found = _assemble("recorded", self.probe, shape, self._choice, self._parts[0], stopped=self._stopped)
+        return replace(found, options={"probe": self.probe})
 
 
 def probe_attributes(root: RootReader, probe: str) -> dict[str, Any]:
@@ -233,7 +239,11 @@ def from_result(result: Result, label: str, choice: Choice) -> Telescoping:
         if f"accuracy_{name}" in result.arrays:
             part[f"accuracy_{name}"] = np.asarray(result.arrays[f"accuracy_{name}"].data, dtype=np.float64)
     probe = clean(result.scalars.get("probe", ""))
-    telescoping = _assemble(label, probe, (examples, outputs), choice, part)
+    options = result.provenance.get("options")
+    telescoping = replace(
+        _assemble(label, probe, (examples, outputs), choice, part),
+        options=options if isinstance(options, Mapping) else {},
+    )
     if "contribution" not in result.arrays:
         return telescoping
     contribution = np.asarray(result.arrays["contribution"].data, dtype=np.float64)
@@ -245,6 +255,7 @@ def from_result(result: Result, label: str, choice: Choice) -> Telescoping:
         layers=tuple(clean(name) for name in names),
         contribution=contribution,
         contribution_step=step,
+        contribution_options=telescoping.options,
     )
 
 

@@ -99,12 +99,10 @@ class ChartPane:
         if reading and draw.cursor is not None:
             spans = [Span(f"{self.name} @{round(draw.cursor):,}", "title")]
         parts = legend_parts(self.series, ascii=ascii)
-        values = [value_at(one, draw.cursor) for one in self.series]
-        full = [f"{text} {compact(value)}" for (text, _), value in zip(parts, values, strict=True)]
+        values = [value_at(one, draw.cursor, ascii=ascii) for one in self.series]
+        full = [f"{text} {value}" for (text, _), value in zip(parts, values, strict=True)]
         plain = [text for text, _ in parts]
-        glyphs = [
-            f"{text.split(' ')[0]} {compact(value)}" for (text, _), value in zip(parts, values, strict=True)
-        ]
+        glyphs = [f"{text.split(' ')[0]} {value}" for (text, _), value in zip(parts, values, strict=True)]
         ends = letters([one.label for one in self.series])
         short = [f"{text.split(' ')[0]} {end}" for (text, _), end in zip(parts, ends, strict=True)]
         room = width - cells(spans[0].text)
@@ -135,13 +133,13 @@ class ChartPane:
         return Table(self.name, columns)
 
 
-def value_at(series: Series, step: float | None) -> float:
-    """Return the value at or before a step, the last one without a step; NaN when there is none."""
+def value_at(series: Series, step: float | None, *, ascii: bool = False) -> str:
+    """Return the value at or before a step, the last one without a step; a dash when there is none."""
     x, y = series.points
-    if not x.size:
-        return float("nan")
     index = x.size - 1 if step is None else int(x.searchsorted(step, side="right")) - 1
-    return float(y[index]) if index >= 0 else float("nan")
+    if index < 0:
+        return "-" if ascii else "–"
+    return compact(float(y[index]))
 
 
 def spans_of(frame: Frame) -> Sequence[Line]:

@@ -18,11 +18,11 @@ TABS = (
     ("7", "Examples", ""),
 )
 LATER = {
-    "3": "effective parameters are not in this version; they come with the metric effective-parameters",
-    "4": "kernels are not in this version; they come with the metric kernel",
-    "5": "weight averaging is not in this version; it comes with the metric averaging",
-    "6": "layers are not in this version; they come with the metric layers",
-    "7": "examples are not in this version; they come with the metric kernel",
+    "3": "a later version brings effective parameters; this one has views 1 and 2",
+    "4": "a later version brings tangent kernels; this one has views 1 and 2",
+    "5": "a later version brings weight averaging; this one has views 1 and 2",
+    "6": "a later version brings the layers; this one has views 1 and 2",
+    "7": "a later version brings the examples; this one has views 1 and 2",
 }
 
 

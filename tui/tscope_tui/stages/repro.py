@@ -1,8 +1,14 @@
-"""The commands that give the numbers of a pane, to be copied."""
+"""The commands that give the numbers of a pane, to be copied.
+
+Lines are broken where a shell and Python let them be, so that they still run when they are copied from a
+narrow screen.
+"""
 
 from __future__ import annotations
 
+import json
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tscope_format.errors import clean
@@ -19,52 +25,128 @@ _RESULTS = {
     "accuracy": ("accuracy_actual", "accuracy_telescoped", "accuracy_lazy"),
     "prediction": ("actual", "telescoped", "lazy"),
     "error": ("error_telescoped", "error_lazy"),
-    "layers": ("contribution", "residual"),
 }
+# The options of an analysis that its numbers depend on, with the values that go without saying.
+_OPTIONS: Mapping[str, object] = {
+    "probe": None,
+    "replay": False,
+    "rule": "left",
+    "every": 1,
+    "dtype": None,
+    "layers": True,
+    "probe_output": None,
+    "threshold": None,
+    "model": None,
+}
+# Columns of the narrowest screen that are left in the box.
+_WIDTH = 54
 
 
-def repro(pane: str, path: Path, *, has_accuracy: bool = True) -> list[str]:
+def repro(
+    pane: str,
+    path: Path,
+    *,
+    has_accuracy: bool = True,
+    options: Mapping[str, object] | None = None,
+    band: tuple[int, int] | None = None,
+) -> list[str]:
     """Return the lines: the command line, then Python.
 
     Args:
         pane: The name of the pane.
         path: The trace.
         has_accuracy: The accuracy pane shows accuracy, not gradient norms.
+        options: The options of the analysis that gave what the pane shows.
+        band: The steps that the pane of the layers sums over, the first one left out.
     """
-    where = clean(shlex.quote(str(path)))
-    # repr, so that no character of a path can end the string.
-    opened = [f"trace = tscope.open({clean(repr(str(path)))})"]
     if pane == "accuracy" and not has_accuracy:
         pane = "gradient"
+    opened = [f"trace = tscope.open({_text(path)})"]
     if pane in _ARRAYS:
-        code = [*(["import numpy as np"] if "np." in _ARRAYS[pane][0] else []), "import tscope", *opened]
-        code += ["trace.steps", *_ARRAYS[pane]]
-        line = "; ".join(
-            [*code[: -1 - len(_ARRAYS[pane])], f"print({', '.join(('trace.steps', *_ARRAYS[pane]))})"]
-        )
-        return ["# command line", f"python -c {shlex.quote(line)}", "", "# Python", *code]
-    if pane in _RESULTS:
-        option = " --replay" if pane == "layers" else ""
-        argument = ", replay=True" if pane == "layers" else ""
-        names = ", ".join(f'result.arrays["{name}"].data' for name in _RESULTS[pane])
+        shown = ("trace.steps", *_ARRAYS[pane])
+        start = [*(["import numpy as np"] if "np." in shown[1] else []), "import tscope", *opened]
+        program = "\n".join(["", *start, *(f"print({one})" for one in shown), ""])
+        command = f"python -c {shlex.quote(program)}".split("\n")
+        return ["# command line", *command, "", "# Python", *start, *shown]
+    if pane in _RESULTS or pane == "layers":
+        chosen = {name: value for name, value in (options or {}).items() if _counts(name, value)}
+        if pane == "layers":
+            chosen["replay"] = True
+        flags = ["--metric telescoping", *(_flag(name, value) for name, value in chosen.items()), "--json"]
+        arguments = [_text(path), '"telescoping"', *(f"{name}={_value(chosen[name])}" for name in chosen)]
         return [
             "# command line",
-            f"tscope analyze {where} --metric telescoping{option} --json",
+            *_wrapped(f"tscope analyze {_word(path)}", flags),
             "",
             "# Python",
             "import tscope",
-            f'result = tscope.analyze({clean(repr(str(path)))}, "telescoping"{argument})',
-            'result.arrays["step"].data',
-            names,
+            "result = tscope.analyze(",
+            *(f"    {argument}," for argument in arguments),
+            ")",
+            'step = result.arrays["step"].data',
+            *(_layers(band) if pane == "layers" else map(_array, _RESULTS[pane])),
         ]
     if pane == "traces":
-        return ["# command line", f"tscope ls {clean(shlex.quote(str(path)))} --json"]
+        return ["# command line", f"tscope ls {_word(path)} --json"]
     return [
         "# command line",
-        f"tscope info {where} --json",
+        f"tscope info {_word(path)} --json",
         "",
         "# Python",
         "import tscope",
         *opened,
         "trace.facts",
     ]
+
+
+def _layers(band: tuple[int, int] | None) -> list[str]:
+    """Return the Python that sums the layers' contributions as the pane does."""
+    inside = "step > 0" if band is None else f"(step > {band[0]}) & (step <= {band[1]})"
+    return [
+        f"inside = {inside}",
+        f"moved = {_array('contribution')}[inside].sum(0)",
+        f"beyond = {_array('residual')}[inside].sum()",
+        'result.provenance["layers"]',
+        "moved / moved.sum(), beyond / moved.sum()",
+    ]
+
+
+def _array(name: str) -> str:
+    return f'result.arrays["{name}"].data'
+
+
+def _counts(name: str, value: object) -> bool:
+    return name in _OPTIONS and value != _OPTIONS[name] and isinstance(value, bool | int | float | str)
+
+
+def _flag(name: str, value: object) -> str:
+    option = f"--{name.replace('_', '-')}"
+    if isinstance(value, bool):
+        return option if value else f"--no-{name}"
+    return f"{option} {_word(value)}"
+
+
+def _value(value: object) -> str:
+    return _text(value) if isinstance(value, str) else str(value)
+
+
+def _word(value: object) -> str:
+    return clean(shlex.quote(str(value)))
+
+
+def _text(value: object) -> str:
+    # Quoted as JSON, which Python reads too, so that no character of a path can end the string.
+    return clean(json.dumps(str(value), ensure_ascii=False))
+
+
+def _wrapped(command: str, flags: Sequence[str]) -> list[str]:
+    """Return a command line in lines that a shell takes for one."""
+    lines = [command]
+    for flag in flags:
+        # Room for the backslash.
+        if len(lines[-1]) + len(flag) + 3 > _WIDTH:
+            lines[-1] += " \\"
+            lines.append(f"  {flag}")
+        else:
+            lines[-1] += f" {flag}"
+    return lines

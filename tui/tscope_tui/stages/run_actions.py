@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -283,13 +284,24 @@ class RunActions(ABC):
         name, pane = self._focused()
         text = pane.table().near(self.state.cursor)
         self.host.copy(text)
-        self.host.say(f"copied {text.count(chr(10)) - 1} rows of {name}")
+        rows = text.count("\n") - 1
+        self.host.say(f"copied {rows} row{'' if rows == 1 else 's'} of {name}")
 
     def do_repro(self) -> None:
         """Show the commands that give the numbers of the focused pane."""
         name, _ = self._focused()
-        has_accuracy = self.data.telescoping is not None and bool(self.data.telescoping.accuracy)
-        lines = repro(name, self.path, has_accuracy=has_accuracy)
+        told = self.data.telescoping
+        options: Mapping[str, object] = {}
+        if told is not None:
+            options = told.contribution_options if name == "layers" else told.options
+        band = self.state.shown_band() or (0, self.data.last)
+        lines = repro(
+            name,
+            self.path,
+            has_accuracy=told is not None and bool(told.accuracy),
+            options=options,
+            band=(round(band[0]), round(band[1])),
+        )
         self.host.show(
             f"reproduce: {name}", [(Span(line, "dim" if line.startswith("#") else "text"),) for line in lines]
         )
