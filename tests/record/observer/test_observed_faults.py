@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from fake_parent import Run, python
-from observed_scripts import write
+from observed_scripts import PRELUDE, write
 from test_observed_identity import assert_same, bare
 
 INJECT = """
@@ -131,6 +131,40 @@ def test_a_run_whose_recorder_dies_goes_on_to_the_same_end(
     expected, got = (torch.load(p, weights_only=False) for p in (reference[1], tmp_path / "out.pt"))
     assert_same(expected, got)
     assert done.stderr.count("\n") <= 1  # one line, if a step came after the death
+
+
+DAEMON = """
+import os
+net = mlp()
+opt = torch.optim.SGD(net.parameters(), lr=0.1)
+for number, (x, y) in enumerate(batches(epochs=4)):
+    opt.zero_grad()
+    F.cross_entropy(net(x), y).backward()
+    opt.step()
+    if number == 3:
+        # A daemon: what it opens then gets the numbers of the recorder's connection and pipes.
+        os.closerange(3, 64)
+        read, write = zip(*[os.pipe() for _ in range(20)])
+        for end in write:
+            os.write(end, b"mine")
+assert [os.read(end, 9) for end in read] == [b"mine"] * 20
+for end in read + write:
+    os.close(end)
+save(net)
+"""
+
+
+def test_a_script_that_closes_all_files_keeps_the_ones_it_opens_then(tmp_path: Path) -> None:
+    path = tmp_path / "train.py"
+    path.write_text(PRELUDE + DAEMON)
+    expected = bare(path, str(tmp_path / "bare.pt"))
+    done = python(path, str(tmp_path / "out.pt"))
+    assert (done.code, done.stdout) == (expected.returncode, expected.stdout) != (1, ""), done.stderr
+    states = [torch.load(tmp_path / name, weights_only=False) for name in ("bare.pt", "out.pt")]
+    assert_same(states[0], states[1])
+    assert len(done.steps) <= 4
+    closed = "tscope: the recorder: the script closed the connection to it, and recording ends here"
+    assert done.stderr == f"{closed}; the run goes on\n"
 
 
 def test_a_run_without_a_recorder_says_so_and_goes_on(tmp_path: Path, reference: tuple[str, Path]) -> None:

@@ -20,6 +20,7 @@ import torch
 
 from .batch import copied
 from .blocks import Pool
+from .descriptor import Descriptor
 from .memory import is_real, quiet
 from .root import Root
 from .tree import mapped
@@ -40,7 +41,7 @@ class _Copy(NamedTuple):
 
     root: Root
     call: Call
-    pipe: int
+    pipe: Descriptor
 
 
 class Exporter:
@@ -71,11 +72,14 @@ class Exporter:
     def poll(self) -> None:
         """See whether a copy is done, or died."""
         for fork in list(self._copies):
+            if not fork.pipe.ours:
+                self._copies.remove(fork)  # closed by the script; what the copy does cannot be known any more
+                continue
             try:
-                answer = os.read(fork.pipe, 1)
+                answer = os.read(fork.pipe.number, 1)
             except BlockingIOError:
                 continue
-            os.close(fork.pipe)
+            fork.pipe.close()
             self._copies.remove(fork)
             if answer != _DONE:
                 self._later.append((fork.root, fork.call))
@@ -87,9 +91,11 @@ class Exporter:
     def finish(self) -> None:
         """At the end of the run: export in the process what could not be exported in a copy."""
         for fork in self._copies:
+            if not fork.pipe.ours:
+                continue
             # A run shorter than its export: only now can it be known whether the copy makes it.
             waiter = select.poll()
-            waiter.register(fork.pipe, select.POLLIN)
+            waiter.register(fork.pipe.number, select.POLLIN)
             waiter.poll(1000 * _ALARM)
         self.poll()
         for root, call in self._later:
@@ -108,7 +114,7 @@ class Exporter:
             self._recorder.send(frame)
         self._later = []
 
-    def _fork(self, root: Root, module: torch.nn.Module, call: Call) -> int:
+    def _fork(self, root: Root, module: torch.nn.Module, call: Call) -> Descriptor:
         """Start a copy; returns the end of a pipe on which it says that it is done."""
         # Connected before the fork, so that the recorder knows of it before this process can end.
         connection = connect(self._recorder.options.socket)
@@ -132,7 +138,7 @@ class Exporter:
         finally:
             os.close(writer)
             connection.close()
-        return reader
+        return Descriptor(reader)
 
     def _work(
         self, root: Root, module: torch.nn.Module, call: Call, connection: socket.socket, writer: int

@@ -68,7 +68,9 @@ class Recorder:
         self.sender.put(frame)
         if self.sender.gone:
             self.active = False
-            self.faults.note("the recorder", "it is gone, and recording ends here")
+            closed = self.sender.closed_by_script
+            what = "the script closed the connection to it" if closed else "it is gone"
+            self.faults.note("the recorder", what + ", and recording ends here")
 
     def _connected(self) -> Sender:
         try:

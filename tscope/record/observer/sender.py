@@ -8,6 +8,7 @@ import time
 from queue import SimpleQueue
 from typing import Callable, Optional
 
+from .descriptor import Descriptor
 from .wire import Frame, connect, send
 
 # Waits are cut into short ones, so that a suspended process (Ctrl-Z) does not count its own absence.
@@ -30,6 +31,7 @@ class Sender:
 
     def __init__(self, path: str, limit: int, failed: Callable[[Frame, Exception], None]) -> None:
         self._connection: Optional[socket.socket] = connect(path)
+        self._descriptor = Descriptor(self._connection.fileno())
         self._limit = limit
         self._failed = failed
         # SimpleQueue hands over in C: a Condition costs the user's thread five times as much.
@@ -40,6 +42,7 @@ class Sender:
         self._queued = 0
         self._sent = 0
         self.gone = False
+        self.closed_by_script = False
         self.wait_ns = 0
         self._thread = threading.Thread(target=self._run, name="tscope-sender", daemon=True)
         self._thread.start()
@@ -69,7 +72,8 @@ class Sender:
         """In the child of a fork: forget the connection, which belongs to the parent."""
         self.gone = True
         if self._connection is not None:
-            self._connection.close()
+            self._connection.detach()
+            self._descriptor.close()
             self._connection = None
 
     def _full(self, frame: Frame) -> bool:
@@ -100,13 +104,17 @@ class Sender:
                     self._changed.notify_all()
             del frame  # or its arrays would be kept until the next one comes
         if connection is not None:
-            connection.close()
+            connection.detach()
+            self._descriptor.close()
 
     def _send(self, connection: socket.socket, frame: Frame) -> None:
         try:
             pieces = frame.pieces()
         except Exception as error:
             self._failed(frame, error)
+            return
+        if not self._descriptor.ours:
+            self.gone = self.closed_by_script = True
             return
         try:
             send(connection, pieces)
