@@ -137,6 +137,50 @@ def test_manual_updates_are_steps_without_an_optimizer(tmp_path: Path) -> None:
     assert all(sizes(step) == [16] and step["loss"] is not None for step in done.steps)
 
 
+APART = """
+body, head = nn.Sequential(nn.Linear(6, 12), nn.Tanh()), nn.Linear(12, 3)
+opt = torch.optim.SGD([*body.parameters(), *head.parameters()], lr=0.1)
+for x, y in batches(epochs=1):
+    opt.zero_grad()
+    F.cross_entropy(head(body(x)), y).backward()
+    opt.step()
+save(body, head)
+"""
+
+
+def test_parameters_outside_of_the_recorded_module_are_said(tmp_path: Path) -> None:
+    done = script(tmp_path, APART, options={"export": "process"})
+    (report,) = done.of("report")
+    assert not report["failed"]
+    assert report["error"] == (
+        "2 of the 4 tensors of SGD are outside of Sequential, and not recorded; one module must hold all"
+    )
+
+
+MAML = """
+net = mlp()
+opt = torch.optim.SGD(net.parameters(), lr=0.1)
+for x, y in batches(epochs=1):
+    own = dict(net.named_parameters())
+    inner = F.cross_entropy(torch.func.functional_call(net, own, (x,)), y)
+    slopes = torch.autograd.grad(inner, tuple(own.values()), create_graph=True)
+    fast = {name: p - 0.1 * g for (name, p), g in zip(own.items(), slopes)}
+    opt.zero_grad()
+    F.cross_entropy(torch.func.functional_call(net, fast, (x,)), y).backward()
+    opt.step()
+save(net)
+"""
+
+
+def test_calls_with_other_parameters_are_neither_updates_nor_batches(tmp_path: Path) -> None:
+    done = script(tmp_path, MAML, options={"export": "process"})
+    assert [step["optimizer"] for step in done.steps] == [0] * 6
+    assert not any(step["foreign"] for step in done.steps)
+    assert [sizes(step) for step in done.steps] == [[16]] * 6
+    (program,) = done.of("program")
+    assert program["ok"], program["reason"]
+
+
 def test_foreign_changes_are_flagged_in_the_next_row(tmp_path: Path) -> None:
     done = observe(tmp_path, "foreign")
     assert [step["foreign"] for step in done.steps] == [False, False, False, True, False, False]

@@ -151,6 +151,16 @@ class Table:
             groups.setdefault(slot.dtype, []).append(slot)
         self.flats = tuple(Flat(dtype, group) for dtype, group in groups.items())
 
+    @property
+    def replaced(self) -> bool:
+        """Whether other tensors than parameters are in their places, as within `torch.func.functional_call`.
+
+        Such a call is of another model: neither its output nor its parameters belong to this one.
+        """
+        kind = torch.nn.Parameter
+        now = (slot.owner.get(slot.key) for slot in self.slots)
+        return any(t is not None and type(t) is not kind and not isinstance(t, kind) for t in now)
+
     def copy(self, pool: Pool) -> Held:
         """Return the values of now, by dtype."""
         held: Held = {}

@@ -43,7 +43,7 @@ class Forwards:
         self.bury()
         if not torch.is_grad_enabled():
             return self._evaluate(called, "no_grad" if module.training else "eval", args, kwargs)
-        if called.ignored:
+        if called.ignored or called.parameters.replaced:
             return None
         called.budget.trained()
         if called.root is None or called.root.manual:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Dict, Optional
+from typing import TYPE_CHECKING, Dict, Optional, Set
 
 import torch
 from torch import Tensor
@@ -124,6 +124,15 @@ class Steps:
         chosen = self.root(module, manual=False)
         if chosen is not None:
             chosen.enlist(driver)
+            self._note_left_out(optimizer, known, chosen)
+
+    def _note_left_out(self, optimizer: torch.optim.Optimizer, known: Set[int], root: Root) -> None:
+        """Say so if the optimizer trains more than the root: the predictions move with that, too."""
+        outside = len(known - {id(slot.tensor()) for slot in root.parameters.slots})
+        if outside:
+            text = "{} of the {} tensors of {} are outside of {}, and not recorded; one module must hold all"
+            kind = type(optimizer).__qualname__
+            self._recorder.faults.note("optimizer", text.format(outside, len(known), kind, root.kind))
 
     def root(self, module: Optional[torch.nn.Module], manual: bool) -> Optional[Root]:
         """Return the root of this module, new if it is."""
