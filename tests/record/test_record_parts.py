@@ -225,6 +225,18 @@ def test_few_held_out_rows_are_taken_at_the_end() -> None:
     assert (found.name, found.examples) == ("heldout", 3)
 
 
+def test_rows_with_other_inputs_than_those_of_training_are_not_taken() -> None:
+    labelled = [blob(rows(8, 1)), blob(np.arange(8))]
+    choice = ProbeChoice(clock=Clock())
+    evaluate(choice, rows(100, 2))  # before training: what it takes is not known yet
+    choice.trained(labelled, row_hashes([part.array for part in labelled]))
+    evaluate(choice, rows(100, 3))
+    assert choice.unlike
+    found = choice.decide(ended=True)
+    assert found is not None
+    assert (found.name, len(found.inputs)) == ("train", 2)
+
+
 def test_training_rows_are_taken_after_a_while_and_replaced_later() -> None:
     clock = Clock()
     choice = ProbeChoice(clock=clock)

@@ -104,10 +104,15 @@ def size_text(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def counted(number: int, what: str) -> str:
+    """Return `1 step`, `1,000 steps`."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
 def _figures(outcome: Outcome) -> str:
     ratio = outcome.raw / outcome.written if outcome.written else 1.0
     parts = [
-        f"{outcome.steps:,} steps",
+        counted(outcome.steps, "step"),
         f"{size_text(outcome.written)}, {ratio:.1f}× smaller than raw",
         f"recorder {outcome.share:.1%} of the run",
         f"run waited {outcome.wait_seconds:.2f} s",
@@ -121,7 +126,7 @@ def _projections(outcome: Outcome) -> str:
         return "no projections"
     done = outcome.rows - outcome.skipped
     rest = f", {outcome.skipped:,} skipped (analyze --replay fills them)" if outcome.skipped else ""
-    return f"{done:,} rows projected on {' and '.join(map(clean, outcome.probes))}{rest}"
+    return f"{counted(done, 'row')} projected on {' and '.join(map(clean, outcome.probes))}{rest}"
 
 
 def _why_nothing(outcome: Outcome, command: Sequence[str]) -> str:

@@ -23,23 +23,29 @@ WORTHWHILE = 64  # with as many, the end of an evaluation ends the gathering too
 PATIENCE = 5.0  # seconds of training without held-out rows, after which training rows are taken
 
 
+Kind = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+def kind(inputs: Sequence[Blob]) -> Kind:
+    """Return dtype and shape of a row of each input: the model as data takes those of training only."""
+    return tuple((blob.dtype, blob.array.shape[1:]) for blob in inputs)
+
+
 class Rows:
     """Different rows of one shape, in the order they came, up to `ROWS` of them."""
 
     def __init__(self) -> None:
         self._rows: dict[bytes, tuple[NDArray[Any], ...]] = {}
-        self._dtypes: tuple[str, ...] = ()
-        self._shapes: tuple[tuple[int, ...], ...] = ()
+        self.kind: Kind = ()
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def add(self, inputs: Sequence[Blob], hashes: Sequence[bytes], without: Container[bytes] = ()) -> None:
         """Take in the rows that are neither known nor in `without`, copying them."""
-        shapes = tuple(blob.array.shape[1:] for blob in inputs)
         if not self._rows:
-            self._shapes, self._dtypes = shapes, tuple(blob.dtype for blob in inputs)
-        if shapes != self._shapes:
+            self.kind = kind(inputs)
+        if kind(inputs) != self.kind:
             return
         for slot, row in enumerate(hashes):
             if len(self._rows) >= ROWS:
@@ -54,8 +60,8 @@ class Rows:
     def take(self) -> tuple[tuple[Blob, ...], set[bytes]]:
         """Return the inputs (example, …) and the rows' hashes, and forget them."""
         columns = zip(*self._rows.values(), strict=True)
-        pairs = zip(columns, self._dtypes, strict=True)
-        inputs = tuple(Blob(np.stack(column), dtype) for column, dtype in pairs)
+        pairs = zip(columns, self.kind, strict=True)
+        inputs = tuple(Blob(np.stack(column), dtype) for column, (dtype, _) in pairs)
         hashes = set(self._rows)
         self._rows = {}
         return inputs, hashes
@@ -68,6 +74,10 @@ class ProbeChoice:
         given: The set that the person named; then nothing else is chosen.
         clock: Seconds.
         follows: Whether there is to be any set.
+
+    Attributes:
+        in_training: Rows believed to be held out that were trained on later.
+        unlike: Whether rows were evaluated that have other inputs than those of training (no labels, say).
     """
 
     def __init__(
@@ -89,6 +99,8 @@ class ProbeChoice:
         self._step_after_fresh = False
         self._watched: set[bytes] = set()
         self.in_training = 0
+        self.unlike = False
+        self._kind: Kind | None = None
 
     @property
     def settled(self) -> bool:
@@ -98,6 +110,9 @@ class ProbeChoice:
     def evaluated(self, inputs: Sequence[Blob], hashes: Sequence[bytes], training: Container[bytes]) -> None:
         """Take in rows that were evaluated; `training` holds those that training used so far."""
         if self.settled:
+            return
+        if self._kind is not None and kind(inputs) != self._kind:
+            self.unlike = True
             return
         self._fresh.add(inputs, hashes, training)
         self._step_after_fresh = False
@@ -109,6 +124,10 @@ class ProbeChoice:
         """Take in the rows of a training batch, and count those that were believed to be held out."""
         if self._trained_since is None:
             self._trained_since = self._clock()
+            self._kind = kind(inputs)
+            if len(self._fresh) and self._fresh.kind != self._kind:
+                self.unlike = True
+                self._fresh, self._fresh_since = Rows(), None
         self._step_after_fresh = True
         if self._watched:
             hits = self._watched.intersection(hashes)

@@ -16,7 +16,9 @@ from tscope_format.tensors import table
 from tscope.record.backlog import State
 from tscope.record.examples import Examples, row_hashes
 from tscope.record.frames import Blob, Frame, FrameError
+from tscope.record.known_rows import KnownRows
 from tscope.record.optimizers import Optimizers
+from tscope.record.outcome import counted
 from tscope.record.probe_choice import ProbeChoice
 from tscope.record.probe_source import ProbeArrays
 from tscope.record.projector import Projector
@@ -75,6 +77,7 @@ class Root:
         self._buffers = _table(frame, "buffers")
         self._optimizers = Optimizers()
         self._examples = Examples(max_examples)
+        self._known_rows = KnownRows()
         self._buffer = {dtype: flat.copy() for dtype, flat in frame.flats("buffer").items()}
         self._writer: RootWriter | None = None
         self._program: Frame | None = None
@@ -171,6 +174,11 @@ class Root:
         )
         self._label(probe.name, {**probe.attributes, "rows_in_training": 0})
         self._projector.set_probe(self.name, probe, final=self._choice.settled)
+        if probe.name == "train" and self._choice.unlike:
+            self._say(
+                f"{self.name}: the rows it was evaluated on have other inputs than those of training (their "
+                "number, dtype or shape), so training rows are followed; give others with --probe"
+            )
 
     def projection(self, frame: Frame) -> None:
         """Take in what the projecting process says."""
@@ -248,7 +256,7 @@ class Root:
         )
 
     def _identify(self, writer: RootWriter, inputs: Sequence[Blob], step: int) -> NDArray[np.int64]:
-        hashes = row_hashes([blob.array for blob in inputs])
+        hashes = self._known_rows.hashes([blob.array for blob in inputs])
         contaminated = self._choice.in_training
         self._choice.trained(inputs, hashes)
         if self._choice.in_training != contaminated:
@@ -288,7 +296,8 @@ class Root:
         if self._inputs is None:
             return None
         if len(probe.inputs) != len(self._inputs):
-            return f"it has {len(probe.inputs)} input(s), the model was trained on {len(self._inputs)}"
+            inputs = counted(len(probe.inputs), "input")
+            return f"it has {inputs}, the model was trained on {len(self._inputs)}"
         for position, (blob, (dtype, shape)) in enumerate(zip(probe.inputs, self._inputs, strict=True)):
             if blob.dtype != dtype:
                 return f"input {position} is {blob.dtype}, the model was trained on {dtype}"
