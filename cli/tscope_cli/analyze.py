@@ -19,20 +19,26 @@ if TYPE_CHECKING:
 
 def analyze(
     trace: Annotated[
-        Path | None, typer.Argument(metavar="TRACE", help="The trace.", show_default=False)
+        Path | None, typer.Argument(metavar="TRACE", help="The trace: a folder, *.zarr.", show_default=False)
     ] = None,
     metric: Annotated[
-        str, typer.Option("--metric", "-m", help="What to compute; --list shows the choice.")
-    ] = ("telescoping"),
+        str, typer.Option("--metric", "-m", metavar="NAME", help="What to compute; --list shows the choice.")
+    ] = "telescoping",
     list_metrics: Annotated[
         bool, typer.Option("--list", "--metrics", help="List the metrics and leave.")
     ] = False,
-    root: Annotated[str | None, typer.Option(help="The recorded model, when there are several.")] = None,
+    root: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The recorded model, when there are several.")
+    ] = None,
     probe: Annotated[
         str | None, typer.Option(metavar="NAME|FILE.npz", help="A recorded probe set, or a new one (x, y).")
     ] = None,
     rule: Annotated[
-        str | None, typer.Option(metavar="left|midpoint|simpson|gauss3", help="Where J is taken.")
+        str | None,
+        typer.Option(
+            metavar="left|midpoint|simpson|gauss3",
+            help="Where along each step J, the Jacobian, is taken; all but left replay.",
+        ),
     ] = None,
     replay: Annotated[
         bool, typer.Option("--replay", help="Recompute every step from the recorded parameters.")
@@ -53,7 +59,8 @@ def analyze(
         ),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="The border between the classes of a model of one output.")
+        float | None,
+        typer.Option(metavar="VALUE", help="The border between the classes of a model of one output."),
     ] = None,
     model: Annotated[
         str | None,

@@ -28,7 +28,9 @@ Pairs = list[tuple[str, str]]
 
 
 def info(
-    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="The trace.", show_default=False)],
+    trace: Annotated[
+        Path, typer.Argument(metavar="TRACE", help="The trace: a folder, *.zarr.", show_default=False)
+    ],
     json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Say what a trace holds, what can be computed from it, and what it lacks."""

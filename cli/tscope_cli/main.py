@@ -18,6 +18,27 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
+class PlainCommand(typer.core.TyperCommand):
+    """A command whose help shows its arguments as they are typed, without braces and types of Python."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return what follows the command's name in its usage line."""
+        return ["[OPTIONS]", *(name for name, _ in self._arguments(ctx))]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments and the options for `--help`."""
+        options = [one for one in self.get_params(ctx) if one.param_type_name == "option"]
+        records = [record for option in options if (record := option.get_help_record(ctx)) is not None]
+        for title, entries in (("Arguments", self._arguments(ctx)), ("Options", records)):
+            if entries:
+                with formatter.section(title):
+                    formatter.write_dl(entries)
+
+    def _arguments(self, ctx: Any) -> list[tuple[str, str]]:
+        arguments = [one for one in self.get_params(ctx) if isinstance(one, typer.core.TyperArgument)]
+        return [(one.metavar or one.name, one.help or "") for one in arguments]
+
+
 class LazyGroup(typer.core.TyperGroup):
     """A group whose commands are imported when they are called, and listed without being imported."""
 
@@ -32,7 +53,8 @@ class LazyGroup(typer.core.TyperGroup):
             return None
         module = importlib.import_module(f"tscope_cli.{command.module}")
         single = typer.Typer(rich_markup_mode=None, add_completion=False)
-        single.command(cmd_name, context_settings=dict(command.settings))(getattr(module, command.function))
+        declare = single.command(cmd_name, cls=PlainCommand, context_settings=dict(command.settings))
+        declare(getattr(module, command.function))
         return typer.main.get_command(single)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

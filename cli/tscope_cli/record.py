@@ -11,7 +11,7 @@ import typer
 def record(
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="-- COMMAND …", help="What to run.", show_default=False),
+        typer.Argument(metavar="-- COMMAND...", help="What to run, as always.", show_default=False),
     ] = None,
     out: Annotated[
         Path | None,
@@ -51,7 +51,9 @@ def record(
 ) -> int:
     """Run a training script, unmodified, and record it as a trace.
 
-    The exit code is the command's own. Example: tscope record -- python train.py --lr 0.1
+    The exit code is the command's own.
+
+    Example: tscope record -- python train.py --lr 0.1
     """
     from tscope.record import RecordOptions
     from tscope.record import record as run

@@ -129,6 +129,28 @@ def test_help_names_every_command(tscope: Runner) -> None:
     assert all(f"  {name} " in outcome.out for name in commands.COMMANDS)
 
 
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        ("record", "[OPTIONS] -- COMMAND..."),
+        ("analyze", "[OPTIONS] TRACE"),
+        ("browse", "[OPTIONS] [TRACE|DIR]..."),
+        ("info", "[OPTIONS] TRACE"),
+        ("ls", "[OPTIONS] [DIR]..."),
+        ("verify", "[OPTIONS] TRACE..."),
+        ("demo", "[OPTIONS]"),
+    ],
+)
+def test_the_help_of_a_command_shows_arguments_as_they_are_typed(
+    tscope: Runner, command: str, usage: str
+) -> None:
+    outcome = tscope(command, "--help")
+    assert outcome.code == 0
+    assert outcome.out.split("\n")[0] == f"Usage: tscope {command} {usage}"
+    assert ("\nArguments:\n" in outcome.out) == (command != "demo")
+    assert not any(kind in outcome.out for kind in ("<path", "<list", "<str", "<float", "<int"))
+
+
 def test_alone_and_not_on_a_terminal_it_lists_the_runs(
     tscope: Runner, tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,6 +108,11 @@ NOT_STARTED = {
     "no command": (["-o", "t.zarr", "--"], 125, "no command"),
     "no such command": (["-o", "t.zarr", "--", "no-such-command"], 127, "command not found"),
     "no program": (["-o", "t.zarr", "--", "./train.py"], 126, "cannot be executed"),
+    "a script alone": (
+        ["-o", "t.zarr", "train.py", "--lr", "0.1"],
+        127,
+        "command not found; a script needs its interpreter: tscope record -- python train.py --lr 0.1",
+    ),
     "an output that exists": (["-o", "train.py", *python("train.py")], 125, "exists already"),
     "no trace to replace": (["-o", "train.py", "--force", *python("train.py")], 125, "is not a trace"),
     "a folder that is a file": (["-o", "train.py/t.zarr", *python("train.py")], 125, "is not a folder"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import threading
@@ -55,10 +56,11 @@ class Child:
             # Whatever we inherited it inherits: our own files are not inheritable anyway.
             self._process = subprocess.Popen(list(command), env=dict(environment), close_fds=False)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise StartError(f"{clean(command[0])}: command not found", NOT_FOUND) from error
+            raise StartError(f"{clean(command[0])}: command not found{_hint(command)}", NOT_FOUND) from error
         except (OSError, ValueError) as error:
             reason = clean(error.strerror if isinstance(error, OSError) else error)
-            raise StartError(f"{clean(command[0])} cannot be executed: {reason}", NOT_EXECUTABLE) from error
+            message = f"{clean(command[0])} cannot be executed: {reason}{_hint(command)}"
+            raise StartError(message, NOT_EXECUTABLE) from error
         for number in self._early:
             self.forward(number)
 
@@ -74,6 +76,13 @@ class Child:
         elif self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
+
+
+def _hint(command: Sequence[str]) -> str:
+    """Return what to type instead where a script was given for a command."""
+    if not command[0].endswith(".py") or not os.path.isfile(command[0]):
+        return ""
+    return f"; a script needs its interpreter: tscope record -- python {clean(shlex.join(command))}"
 
 
 @contextlib.contextmanager
