@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -21,14 +22,17 @@ _METRIC = "telescoping"
 
 def demo(
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="OUT", help="The trace to write.")
+        Path | None,
+        typer.Option(
+            "-o", "--out", metavar="OUT", help="The trace to write. [default: runs/demo-<time>.zarr]"
+        ),
     ] = None,
 ) -> None:
     """Record a small bundled training run, telescope it, and say what there is to see (about 15 s)."""
     trace = output or fresh_name(Path("runs"))
     out(paint("1. record", "bold") + f": {SCRIPT.name} is an ordinary script and knows nothing of tscope")
     command = ["record", "-o", str(trace), "--", sys.executable, str(SCRIPT)]
-    out(f"   $ tscope {shlex.join(['record', '-o', str(trace), '--', 'python', SCRIPT.name])}")
+    out(f"   $ tscope {shlex.join(['record', '-o', str(trace), '--', 'python', _near(SCRIPT)])}")
     sys.stdout.flush()
     code = subprocess.run([sys.executable, "-m", "tscope_cli", *command], check=False).returncode
     if code:
@@ -57,14 +61,25 @@ def fresh_name(folder: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
+def _near(path: Path) -> str:
+    """Return a path as one types it here."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
 def _advice(trace: Path) -> tuple[str, ...]:
     name = shlex.quote(clean(trace))
+    activate = Path(sys.prefix) / "bin" / "activate"
+    first = []
+    if shutil.which("tscope") is None and activate.exists():
+        first = [(f". {shlex.quote(clean(_near(activate)))}", "first, so that the shell finds tscope")]
     return (
         "   The lazy model, linearised at the start, cannot tell the two spirals apart; the telescoped one,",
         "   linear in every single update, follows the network. The difference is what training learned.",
         "",
         *facts(
             [
+                *first,
                 (f"tscope browse {name}", "every step, with a scrubber"),
                 (f"tscope info {name}", "what the trace holds"),
                 (f"tscope analyze {name} --replay", "every step recomputed, with the share of each layer"),

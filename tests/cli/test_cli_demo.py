@@ -44,3 +44,15 @@ def test_a_fresh_name_is_taken_by_nothing(in_a_new_folder: Path, monkeypatch: py
     first.mkdir(parents=True)
     second = demo.fresh_name(Path("runs"))
     assert (first.name, second.name) == ("demo-20260101-000000.zarr", "demo-20260101-000000-2.zarr")
+
+
+def test_the_advice_starts_the_environment_where_the_shell_does_not_find_tscope(
+    in_a_new_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (in_a_new_folder / ".venv" / "bin").mkdir(parents=True)
+    (in_a_new_folder / ".venv" / "bin" / "activate").touch()
+    monkeypatch.setattr("sys.prefix", str(in_a_new_folder / ".venv"))
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert any(line.startswith("   . .venv/bin/activate  ") for line in demo._advice(Path("a.zarr")))
+    monkeypatch.setattr("shutil.which", lambda _: "bin/tscope")
+    assert not any("activate" in line for line in demo._advice(Path("a.zarr")))
