@@ -5,7 +5,7 @@ AdamW. Each run is recorded by `tscope record`, unchanged and in a process of it
 digits as probe set; then the trace is replayed at every step. Writes a figure and a CSV, and prints the
 final errors beside reference values of an independent implementation.
 
-    python examples/learning_rates.py            # all runs, about five minutes
+    python examples/learning_rates.py            # all runs, about three minutes
     python examples/learning_rates.py --quick    # one run an optimizer, 200 steps, no figure in docs/
 
 Source: Jeffares, Curth & van der Schaar, "Deep Learning Through A Telescoping Lens" (arXiv 2411.00247).
@@ -111,9 +111,13 @@ def table(runs: list[Run], steps: int) -> str:
         reference = f"{expected[0]:g} / {expected[1]:g}" if expected and steps == 1000 else ""
         lines.append(
             f"| {OPTIMIZERS[run.optimizer]} | {run.lr:g} | {telescoped:.2g} | {lazy:.2g} "
-            f"| {lazy / telescoped:.2g} | {run.relative_residual:.2g} | {reference} |"
+            f"| {ratio_text(lazy / telescoped)} | {run.relative_residual:.2g} | {reference} |"
         )
     return "\n".join(lines)
+
+
+def ratio_text(ratio: float) -> str:
+    return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
 
 
 def draw(path: Path, runs: list[Run]) -> None:
