@@ -149,6 +149,7 @@ def test_yank_copies_the_row_at_the_cursor(run):
 )
 def test_repro_is_python_and_a_command(pane):
     lines = repro(pane, Path("runs/it's.zarr"))
+    assert max(map(cells, lines)) <= 54, "it fits the box on the narrowest screen"
     assert any(line.startswith(("tscope ", "python -c")) for line in lines)
     if "# Python" in lines:
         compile("\n".join(lines[lines.index("# Python") :]), "repro", "exec")

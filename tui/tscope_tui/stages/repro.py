@@ -104,7 +104,8 @@ def _layers(band: tuple[int, int] | None) -> list[str]:
     inside = "step > 0" if band is None else f"(step > {band[0]}) & (step <= {band[1]})"
     return [
         f"inside = {inside}",
-        f"moved = {_array('contribution')}[inside].sum(0)",
+        f"moved = {_array('contribution')}",
+        "moved = moved[inside].sum(0)",
         f"beyond = {_array('residual')}[inside].sum()",
         'result.provenance["layers"]',
         "moved / moved.sum(), beyond / moved.sum()",
