@@ -60,7 +60,8 @@ def _print(path: Path, report: VerifyReport | TraceError, quiet: bool) -> None:
         return
     if report.ok:
         if not quiet:
-            checked = ", ".join(f"{number:,} {clean(what)}" for what, number in report.checked.items())
+            counts = ((number, clean(what).removesuffix("s")) for what, number in report.checked.items())
+            checked = ", ".join(plural(number, what) for number, what in counts)
             out(f"{paint('ok', 'green')}   {clean(path)}: {checked}")
         return
     out(f"{paint('BAD', 'red')}  {clean(path)}: {plural(len(report.problems), 'problem')}")

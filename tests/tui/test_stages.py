@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 import time
@@ -359,6 +360,9 @@ def test_the_doctor_reports_every_marked_trace(listed):
     text = "\n".join(lines)
     assert title == "verified"
     assert "a.zarr  no problem found" in text
+    checked = [line for line in lines if "checked: " in line]
+    assert checked
+    assert not any(re.search(r"\b1 \w+s\b", line) for line in checked), "one of a kind is not several"
     assert "b.zarr  " in text
     assert "model/loss" in text
     assert "c.zarr" not in text

@@ -91,7 +91,7 @@ KEYS: tuple[Key, ...] = (
         "d",
         "verify the marked traces, else the selected one; again to cancel",
         ("browser",),
-        "doctor",
+        "verify",
     ),
     Key(("L",), "log_y", "L", "logarithmic loss, linear again", ("browser",)),
     Key(("M",), "mouse", "M", "mouse on, off", BOTH),

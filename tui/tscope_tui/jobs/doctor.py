@@ -69,5 +69,8 @@ class Doctor:
             )
         if len(found.problems) > _MOST_PROBLEMS:
             lines.append((Span(f"  and {len(found.problems) - _MOST_PROBLEMS} more", "dim"),))
-        checked = ", ".join(f"{count:,} {clean(what)}" for what, count in dict(found.checked).items())
+        counts = {clean(what): count for what, count in dict(found.checked).items()}
+        checked = ", ".join(
+            f"{count:,} {what.removesuffix('s') if count == 1 else what}" for what, count in counts.items()
+        )
         return [*lines, (Span(f"  checked: {checked}", "dim"),)]
