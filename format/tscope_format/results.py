@@ -22,7 +22,7 @@ import numpy as np
 
 from tscope_format.array_reader import ArrayReader
 from tscope_format.dtypes import JSON, NDArray, dtype_of
-from tscope_format.errors import MissingDataError, RecordError, TraceError, UsageError
+from tscope_format.errors import MissingDataError, RecordError, TraceError, UsageError, clean
 from tscope_format.metadata import ArrayMetadata
 from tscope_format.tree import RECORD
 
@@ -38,7 +38,7 @@ _KEY = "tscope_result"
 Scalar = float | int | str | bool | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Array:
     """A named array of a result.
 
@@ -50,8 +50,14 @@ class Array:
     dims: tuple[str, ...]
     data: NDArray
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(
+            f"{clean(dim)}: {size}" for dim, size in zip(self.dims, self.data.shape, strict=False)
+        )
+        return f"<Array {self.data.dtype.name} ({sizes})>"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Result:
     """What an analysis found.
 
@@ -68,6 +74,13 @@ class Result:
     arrays: Mapping[str, Array]
     provenance: Mapping[str, JSON]
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        lines = [f"<Result {clean(self.metric)}"]
+        lines += [f"  {clean(name)} = {value!r}" for name, value in self.scalars.items()]
+        lines += [f"  {clean(name)}: {array!r}" for name, array in self.arrays.items()]
+        lines += [f"  note: {clean(note)}" for note in self.notes]
+        return "\n".join(lines) + ">"
 
     def to_dict(self) -> dict[str, JSON]:
         """Return it as strict JSON: NaN becomes null, infinities the strings of Zarr."""

@@ -55,6 +55,13 @@ def assert_same(left: Result, right: Result) -> None:
         assert same(array.data, right.arrays[name].data)
 
 
+def test_a_result_is_shown_without_its_values() -> None:
+    lines = repr(RESULT).split("\n")
+    assert lines[:2] == ["<Result telescoping", "  error = 0.5"]
+    assert "  actual: <Array float32 (step: 3, output: 2)>" in lines
+    assert lines[-1] == "  note: in-sample>"
+
+
 def test_a_saved_result_comes_back_and_the_recording_is_untouched(trace: Path) -> None:
     before = (trace / "zarr.json").read_bytes()
     name = save_result(trace, RESULT, "model")
