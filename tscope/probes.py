@@ -103,8 +103,10 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
                 raise UsageError(f"probe file {clean(path)} is one bare array; save an .npz with {_KEYS}")
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        # Of any other file numpy says that it holds pickles, and how to load them.
+        reason = clean(error) if zipfile.is_zipfile(path) else "it is no zip archive"
         raise UsageError(
-            f"probe file {clean(path)} cannot be read as .npz ({clean(error)}); save one with "
+            f"probe file {clean(path)} cannot be read as .npz ({reason}); save one with "
             "numpy.savez(path, x=…, y=…), without pickled objects"
         ) from error
 

@@ -116,6 +116,8 @@ NOT_STARTED = {
     "an output that exists": (["-o", "train.py", *python("train.py")], 125, "exists already"),
     "no trace to replace": (["-o", "train.py", "--force", *python("train.py")], 125, "is not a trace"),
     "a folder that is a file": (["-o", "train.py/t.zarr", *python("train.py")], 125, "is not a folder"),
+    "a place in a trace": (["-o", "old.zarr/t.zarr", *python("train.py")], 125, "inside the trace"),
+    "no archive": (["--probe", "train.npz", *python("train.py")], 125, "(it is no zip archive)"),
     "no probe file": (["--probe", "no.npz", *python("train.py")], 125, "does not exist"),
     "wrong keys": (["--probe", "keys.npz", *python("train.py")], 125, "must hold arrays `x`"),
     "lengths": (["--probe", "lengths.npz", *python("train.py")], 125, "same number"),
@@ -137,6 +139,9 @@ def test_what_cannot_start_says_so_in_one_line(
     tmp_path: Path, arguments: list[str], code: int, message: str
 ) -> None:
     script(tmp_path, "print('started')", train=False)
+    (tmp_path / "train.npz").write_text("no archive")
+    (tmp_path / "old.zarr").mkdir()
+    (tmp_path / "old.zarr" / "zarr.json").touch()
     np.savez(tmp_path / "keys.npz", inputs=np.ones(3))
     np.savez(tmp_path / "lengths.npz", x=np.ones((3, 2)), y=np.ones(2))
     np.savez(tmp_path / "objects.npz", x=np.array([None, 1], object))

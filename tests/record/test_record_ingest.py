@@ -9,6 +9,7 @@ from record_run import FEATURES, OUTPUTS, Run, await_that, rows
 from tscope_format import open_trace
 
 from tscope.record.frames import MAGIC, PREFIX
+from tscope.record.outcome import lines
 
 Recording = Callable[..., Run]
 
@@ -48,6 +49,19 @@ def test_rows_are_bit_exact_and_the_status_is_set(recording: Recording) -> None:
     assert root.rows == 301
     for row in (0, 1, 255, 256, 257, 300):
         assert root.theta(row)["float32"].tobytes() == script.states[row].tobytes()
+
+
+def test_a_process_that_leaves_without_a_word_may_have_taken_steps_with_it(recording: Recording) -> None:
+    run = recording()
+    script = run.script()
+    script.root()
+    script.step()
+    script.leave()
+    outcome = run.finish("complete")
+    assert "the last steps may be missing" in lines(outcome, ["python"], 0)[0]
+    reader = open_trace(run.out)
+    assert reader.status == "interrupted"
+    assert "os._exit or exec" in str(reader.facts["reason"])
 
 
 def test_facts_say_what_was_run(recording: Recording) -> None:

@@ -373,10 +373,31 @@ def test_the_last_lines_say_what_was_recorded_and_what_to_do_next() -> None:
     ]
 
 
-@pytest.mark.parametrize(("projected", "more"), [(801, ""), (2, " --replay"), (0, "")])
-def test_the_next_command_replays_where_most_rows_were_not_projected(projected: int, more: str) -> None:
-    outcome = Outcome(path=Path("a.zarr"), rows=1000, projected=projected, probes=["heldout"])
+@pytest.mark.parametrize(
+    ("projected", "probes", "programs", "more"),
+    [
+        (801, ["heldout"], 1, ""),
+        (2, ["heldout"], 1, " --replay"),
+        (0, ["heldout"], 1, ""),
+        (0, [], 1, " --probe FILE.npz"),
+        (0, ["heldout"], 0, " --model MODULE:FACTORY"),
+        (0, [], 0, " --probe FILE.npz --model MODULE:FACTORY"),
+    ],
+)
+def test_the_next_command_names_what_the_analysis_needs(
+    projected: int, probes: list[str], programs: int, more: str
+) -> None:
+    path = Path("a.zarr")
+    outcome = Outcome(path=path, rows=1000, projected=projected, probes=probes, models=1, programs=programs)
     assert lines(outcome, ["python"], 0)[-1] == f"next: tscope analyze a.zarr --metric telescoping{more}"
+
+
+def test_one_step_and_several_models_are_counted_in_words() -> None:
+    path = Path("a.zarr")
+    one = Outcome(path=path, steps=1, rows=1, projected=2, probes=["train"], models=1, programs=1)
+    assert "1 step, " in lines(one, ["python"], 0)[0]
+    assert "1 row projected" in lines(one, ["python"], 0)[0]
+    assert "42 steps of 3 models, " in lines(Outcome(path=path, steps=42, models=3), ["python"], 0)[0]
 
 
 @pytest.mark.parametrize(

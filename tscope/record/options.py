@@ -108,6 +108,9 @@ def check_out(out: Path, *, force: bool) -> None:
         if not is_trace(out):
             raise RecordError(f"{clean(out)} is not a trace, so --force does not replace it; give another -o")
     folder = out.absolute().parent
+    for parent in out.absolute().parents:
+        if (parent / "zarr.json").exists():
+            raise RecordError(f"{clean(out)} would be inside the trace {clean(parent)}; give another -o")
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():

@@ -11,6 +11,10 @@ from pathlib import Path
 
 from tscope_format.errors import clean
 
+CUT = (
+    "the recorder lost the script before its end (it closed the connection, or ended by os._exit or exec): "
+    "the last steps may be missing"
+)
 _BYPASSING = frozenset("IES")  # options of python that keep it from loading the bootstrap
 
 
@@ -21,6 +25,9 @@ class Outcome:
     Attributes:
         path: The trace, None if nothing was recorded.
         failure: Why recording stopped before the run did.
+        cut: Whether a process that trained left without a word, so that its last steps may be missing.
+        models: Number of models that were recorded.
+        programs: How many of them as data.
         steps: Steps recorded, over all roots.
         rows: Rows recorded, over all roots, without those before training.
         projected: Rows of them that were projected.
@@ -36,6 +43,9 @@ class Outcome:
 
     path: Path | None = None
     failure: str | None = None
+    cut: bool = False
+    models: int = 0
+    programs: int = 0
     steps: int = 0
     rows: int = 0
     projected: int = 0
@@ -76,12 +86,21 @@ def lines(outcome: Outcome, command: Sequence[str], code: int) -> list[str]:
     path = clean(outcome.path)
     if outcome.failure is not None:
         said.append(f"recording stopped before the run did: {outcome.failure}")
+    elif outcome.cut and code == 0:
+        said.append(CUT)
     said.append(f"{_figures(outcome)} → {path}")
-    # A sum over few long intervals would say more of the recorder than of the run.
-    more = " --replay" if outcome.projected and 2 * outcome.skipped > outcome.rows else ""
-    more = more if outcome.probes else " --probe FILE.npz"
-    said.append(f"next: tscope analyze {shlex.quote(path)} --metric telescoping{more}")
+    said.append(f"next: tscope analyze {shlex.quote(path)} --metric telescoping{_more(outcome)}")
     return said
+
+
+def _more(outcome: Outcome) -> str:
+    """Return what the analysis of this trace cannot do without."""
+    more = "" if outcome.probes else " --probe FILE.npz"
+    if outcome.models and not outcome.programs:
+        return f"{more} --model MODULE:FACTORY"
+    # A sum over few long intervals would say more of the recorder than of the run.
+    coarse = outcome.probes and outcome.projected and 2 * outcome.skipped > outcome.rows
+    return " --replay" if coarse else more
 
 
 def ending(code: int) -> str:
@@ -112,7 +131,7 @@ def counted(number: int, what: str) -> str:
 def _figures(outcome: Outcome) -> str:
     ratio = outcome.raw / outcome.written if outcome.written else 1.0
     parts = [
-        counted(outcome.steps, "step"),
+        counted(outcome.steps, "step") + (f" of {outcome.models} models" if outcome.models > 1 else ""),
         f"{size_text(outcome.written)}, {ratio:.1f}× smaller than raw",
         f"recorder {outcome.share:.1%} of the run",
         f"run waited {outcome.wait_seconds:.2f} s",

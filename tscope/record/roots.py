@@ -88,6 +88,11 @@ class Root:
         """Whether the model as data has come, or the reason why it will not."""
         return self._program is not None
 
+    @property
+    def exported(self) -> bool:
+        """Whether the model as data has come."""
+        return self._program is not None and self._program.flag("ok")
+
     def optimizer(self, frame: Frame) -> None:
         """Take in what is said of an optimizer."""
         self._optimizers.announce(frame)
@@ -162,7 +167,7 @@ class Root:
             return
         problem = self._misfit(probe)
         if problem is not None:
-            self._say(f"the probe set does not fit the model: {problem}; there will be no projections")
+            self._say(f"there will be no projections, since the probe set does not fit the model: {problem}")
             self._projector.stop(self.name)
             return
         self.probes[probe.name] = self._writer.add_probe(
@@ -300,7 +305,10 @@ class Root:
             return f"it has {inputs}, the model was trained on {len(self._inputs)}"
         for position, (blob, (dtype, shape)) in enumerate(zip(probe.inputs, self._inputs, strict=True)):
             if blob.dtype != dtype:
-                return f"input {position} is {blob.dtype}, the model was trained on {dtype}"
+                return (
+                    f"input {position} is {blob.dtype}, the model was trained on {dtype}; convert it with "
+                    f".astype({dtype!r})"
+                )
             if blob.array.shape[1:] != shape:
                 got = list(blob.array.shape[1:])
                 return f"rows of input {position} have shape {got}, the model was trained on {list(shape)}"

@@ -15,7 +15,7 @@ from tscope_format.writer import TraceWriter
 from tscope.record.facts import facts_of_run
 from tscope.record.frames import Frame, FrameError
 from tscope.record.options import RecordOptions
-from tscope.record.outcome import Outcome
+from tscope.record.outcome import CUT, Outcome
 from tscope.record.probe_choice import ProbeChoice
 from tscope.record.probe_source import ProbeArrays
 from tscope.record.projector import Projector
@@ -63,6 +63,7 @@ class Recording:
         self._said: set[str] = set()
         self._roots: dict[tuple[int, int], Root] = {}
         self._ranks: dict[int, int] = {}
+        self._complete: set[int] = set()
         self._writer: TraceWriter | None = None
         self._create_failed = False
         self._facts_due = 0.0
@@ -153,6 +154,11 @@ class Recording:
         if self._writer is not None:
             if failure is None:
                 self._update_facts()
+                outcome.cut = any(
+                    root.steps and n not in self._complete for (n, _), root in self._roots.items()
+                )
+                if outcome.cut and status == "complete":
+                    status, reason = "interrupted", CUT
                 failure = outcome.failure = self._close(status, reason)
             self._measure(outcome)
             outcome.path = self._out
@@ -211,6 +217,7 @@ class Recording:
             root.program(frame)
 
     def _bye(self, connection: int, frame: Frame) -> None:
+        self._complete.add(connection)
         for (origin, _), root in self._roots.items():
             if origin == connection:
                 root.hook_ns, root.wait_ns = frame.integer("hook_ns"), frame.integer("wait_ns")
@@ -265,7 +272,9 @@ class Recording:
     def _measure(self, outcome: Outcome) -> None:
         """Set the figures of `outcome` that come from the roots."""
         started = [root for root in self._roots.values() if root.steps]
+        outcome.models = len(started)
         for root in started:
+            outcome.programs += root.exported
             outcome.steps += root.steps
             outcome.rows += root.rows
             outcome.projected += root.projected
