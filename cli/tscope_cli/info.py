@@ -78,9 +78,9 @@ def _run(summary: Summary, facts: Mapping[str, Any]) -> Pairs:
     every = (facts.get("options") or {}).get("every", 1)
     if every != 1:
         pairs.append(("coarse", f"only every {every}th step is recorded"))
-    ratio = significant(summary.raw / summary.size if summary.size else 0.0, 2)
-    raw = size(summary.raw)
-    pairs.append(("size", f"{size(summary.size)}, {ratio} times smaller than its {raw} of arrays"))
+    ratio = summary.raw / summary.size if summary.size else 0.0
+    smaller = f", {significant(ratio, 2)} times smaller than its" if ratio >= 1 else " for"
+    pairs.append(("size", f"{size(summary.size)}{smaller} {size(summary.raw)} of arrays"))
     pairs += _recorder(facts.get("recorder") or {})
     if not summary.roots:
         pairs.append(("model", "none: nothing was trained while this was recorded"))

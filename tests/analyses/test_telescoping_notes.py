@@ -79,6 +79,12 @@ def test_a_coarse_sum_does_not_condemn_the_steps():
     assert notes[1] == "50% of the change of an interval is not first-order (‖Δf − JΔθ‖/‖Δf‖)"
 
 
+def test_a_single_interval_is_the_lazy_model_and_no_news():
+    same = {**FAILS, "final_error_telescoped": 0.01, "final_error_lazy": 0.01, "relative_residual": 0.1}
+    assert failure(same, Grain(84)) == []
+    assert len(failure(same, Grain(1))) == 1
+
+
 @pytest.mark.parametrize(
     ("drift", "remedy", "cause"),
     [

@@ -66,7 +66,7 @@ def failure(scalars: Mapping[str, float | int | str | bool | None], grain: Grain
             f"{model} fails on this run: its final error {error:.3g}{worse} is not small against the "
             f"predictions ({scale:.3g}; lazy error {lazy:.3g}). {_remedy(grain)}"
         )
-    elif error > _LAZY * lazy:
+    elif error > _LAZY * lazy and not coarse:
         notes.append(
             f"the telescoping model is hardly better than the lazy one here ({error:.3g} against "
             f"{lazy:.3g}); both are small against the predictions ({scale:.3g})"
@@ -116,6 +116,9 @@ def limits(
 ) -> list[str]:
     """Say what the figures rest on: which examples, which rows, which labels."""
     notes = []
+    if len(trace.roots) > 1:
+        others = ", ".join(clean(name) for name in trace.roots if name != trace.name)
+        notes.append(f"this is {clean(trace.name)}; the trace also holds {others} (`--root`)")
     if probe.in_sample:
         notes.append(f"probe set {clean(probe.name)} is in-sample: its examples were trained on")
     if predictions.stopped is not None:
