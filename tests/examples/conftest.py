@@ -6,7 +6,11 @@ import pytest
 from recorded_example import ARGUMENTS, Example, recorder, run_script
 
 
-@pytest.fixture(scope="session", params=list(ARGUMENTS))
+# One worker of xdist runs all tests of an example (with --dist loadgroup), so that it is recorded once.
+PARAMETERS = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ARGUMENTS]
+
+
+@pytest.fixture(scope="session", params=PARAMETERS)
 def example(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Example:
     name = request.param
     folder = tmp_path_factory.mktemp(name)
