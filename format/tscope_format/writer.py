@@ -191,6 +191,11 @@ class TraceWriter:
         return True
 
     @property
+    def committed(self) -> Mapping[str, int]:
+        """Rows that readers see, by root."""
+        return self._committed_rows
+
+    @property
     def bytes_written(self) -> int:
         """Size of all chunks on disk."""
         return sum(root.bytes_written for root in self._roots.values())

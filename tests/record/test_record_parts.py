@@ -400,6 +400,13 @@ def test_one_step_and_several_models_are_counted_in_words() -> None:
     assert "42 steps of 3 models, " in lines(Outcome(path=path, steps=42, models=3), ["python"], 0)[0]
 
 
+def test_a_recording_that_failed_boasts_of_nothing() -> None:
+    outcome = Outcome(path=Path("a.zarr"), failure="the disk is full", written=10, raw=1000, models=1)
+    failure, figures = lines(outcome, ["python"], 0)  # and nothing to do next: it holds no step
+    assert failure == "recording stopped before the run did: the disk is full"
+    assert figures.startswith("0 steps, 10 B, recorder")
+
+
 @pytest.mark.parametrize(
     ("outcome", "command", "message"),
     [

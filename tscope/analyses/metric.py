@@ -71,5 +71,5 @@ class Metric:
         missing = self.missing(trace, options)
         if missing:
             lacks = " and ".join(need.name for need in missing)
-            remedies = "; ".join(dict.fromkeys(need.remedy for need in missing))
+            remedies = ". ".join(dict.fromkeys(need.remedy for need in missing))
             raise MissingDataError(f"{clean(trace.path)} lacks what {self.name} needs: {lacks}. {remedies}")

@@ -290,7 +290,7 @@ METRIC = Metric(
             ),
             Need(
                 "a probe set",
-                "Give one now with `--probe FILE.npz`, or when you record: `tscope record --probe FILE.npz`",
+                "Give examples now with `--probe FILE.npz`, or when recording: `tscope record --probe FILE.npz`",
                 _has_probe,
             ),
         ),

@@ -89,6 +89,8 @@ def lines(outcome: Outcome, command: Sequence[str], code: int) -> list[str]:
     elif outcome.cut and code == 0:
         said.append(CUT)
     said.append(f"{_figures(outcome)} → {path}")
+    if not outcome.rows:
+        return said  # the state before training alone gives nothing to analyse
     said.append(f"next: tscope analyze {shlex.quote(path)} --metric telescoping{_more(outcome)}")
     return said
 
@@ -130,9 +132,11 @@ def counted(number: int, what: str) -> str:
 
 def _figures(outcome: Outcome) -> str:
     ratio = outcome.raw / outcome.written if outcome.written else 1.0
+    # After a failure `raw` counts what did not reach the disk; of a tiny run there is nothing to boast of.
+    smaller = f", {ratio:.1f}× smaller than raw" if ratio > 1 and outcome.failure is None else ""
     parts = [
         counted(outcome.steps, "step") + (f" of {outcome.models} models" if outcome.models > 1 else ""),
-        f"{size_text(outcome.written)}, {ratio:.1f}× smaller than raw",
+        f"{size_text(outcome.written)}{smaller}",
         f"recorder {outcome.share:.1%} of the run",
         f"run waited {outcome.wait_seconds:.2f} s",
         _projections(outcome),

@@ -275,8 +275,9 @@ class Recording:
         outcome.models = len(started)
         for root in started:
             outcome.programs += root.exported
-            outcome.steps += root.steps
-            outcome.rows += root.rows
+            rows = self._rows_on_disk(root)
+            outcome.steps += root.steps if rows == root.rows else rows * self._options.every
+            outcome.rows += rows
             outcome.projected += root.projected
             outcome.probes += [name for name in root.probes if name not in outcome.probes]
         # The hooks' clocks run over all roots of a process: the largest is the sum.
@@ -287,6 +288,12 @@ class Recording:
                 outcome.wait_seconds += max(root.wait_ns for root in mine) / 1e9
                 last = max(root.last_time for root in mine)
                 outcome.seconds += last - min(root.first_time for root in mine)
+
+    def _rows_on_disk(self, root: Root) -> int:
+        """Return the rows after the first that a reader will find: of a full disk, those committed before."""
+        if self._writer is None or self._writer.failed is None:
+            return root.rows
+        return max(0, self._writer.committed.get(root.name, 0) - 1)
 
     def _close(self, status: Literal["complete", "interrupted", "failed"], reason: str | None) -> str | None:
         """Close the trace and return why that failed, None if it did not."""
