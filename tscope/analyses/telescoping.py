@@ -290,7 +290,7 @@ METRIC = Metric(
             ),
             Need(
                 "a probe set",
-                "Give examples now with `--probe FILE.npz`, or when recording: `tscope record --probe FILE.npz`",
+                "Give examples now with `--probe FILE.npz`, or when recording, with `tscope record --probe`",
                 _has_probe,
             ),
         ),
