@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from recorded_example import ARGUMENTS, Example, recorder, run_script
 
-
 # One worker of xdist runs all tests of an example (with --dist loadgroup), so that it is recorded once.
 PARAMETERS = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ARGUMENTS]
 
