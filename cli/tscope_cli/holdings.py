@@ -130,14 +130,16 @@ def _probe(root: RootReader, name: str, arrays: Mapping[str, ArrayInfo]) -> Prob
 
 def probe_line(probe: Probe) -> str:
     """Return a probe set as one line."""
-    parts = [plural(probe.examples, "example"), plural(probe.outputs, "output")]
+    parts = [plural(probe.examples, "example")]
+    if probe.outputs:
+        parts.append(plural(probe.outputs, "output"))
     if probe.functional != "full":
         parts.append(probe.functional)
     parts.append("labels" if probe.labels else "no labels")
     if probe.in_sample:
         parts.append("IN-SAMPLE: these rows are also trained on")
     parts.append(f"from {probe.source}")
-    parts.append(f"projected at {plural(probe.rows, 'row')}")
-    if probe.missing:
+    parts.append(f"projected at {plural(probe.rows, 'row')}" if probe.rows else "not projected")
+    if probe.rows and probe.missing:
         parts.append(f"{probe.missing:,} not (analyze --replay fills them)")
     return f"{probe.name}: {', '.join(parts)}"

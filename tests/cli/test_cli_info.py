@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cli_runner import Runner
 from cli_traces import write_trace
+from tscope_cli.holdings import Probe, probe_line
 
 
 def test_info_says_what_the_trace_is(tscope: Runner, tmp_path: Path) -> None:
@@ -33,6 +34,22 @@ def test_info_says_what_was_not_projected_and_what_is_in_sample(tscope: Runner, 
     (line,) = [line for line in tscope("info", trace).out.splitlines() if "heldout:" in line]
     assert "no labels, IN-SAMPLE: these rows are also trained on" in line
     assert line.endswith("projected at 101 rows, 200 not (analyze --replay fills them)")
+
+
+def test_a_probe_set_that_was_never_projected_has_no_outputs_to_count() -> None:
+    probe = Probe(
+        "train",
+        examples=128,
+        outputs=0,
+        functional="full",
+        labels=False,
+        in_sample=True,
+        source="the training rows",
+        rows=0,
+        missing=31,
+    )
+    line = "train: 128 examples, no labels, IN-SAMPLE: these rows are also trained on, from the training rows"
+    assert probe_line(probe) == f"{line}, not projected"
 
 
 def test_info_shows_what_recording_cost_and_its_errors(tscope: Runner, tmp_path: Path) -> None:
