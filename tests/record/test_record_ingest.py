@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import struct
 from collections.abc import Callable
 
@@ -275,6 +276,20 @@ def test_a_full_disk_ends_the_recording_and_not_the_run(
     assert "no space left" in outcome.failure
     assert open_trace(run.out).root().rows == 2
     assert (outcome.steps, outcome.rows) == (1, 1)  # what is on the disk, not what came
+
+
+def test_a_recorder_that_cannot_even_begin_lets_go_of_the_run(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object, **options: object) -> None:
+        raise ImportError("no codecs here")
+
+    monkeypatch.setattr("tscope.record.trace.Recording", broken)
+    run = recording()
+    outcome = run.finish()
+    assert outcome.failure == "unexpected ImportError: no codecs here"
+    with socket.socket(socket.AF_UNIX) as connection, pytest.raises(ConnectionError):
+        connection.connect(str(run.address))
 
 
 def test_outputs_of_micro_batches_are_kept(recording: Recording) -> None:

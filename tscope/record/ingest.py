@@ -91,6 +91,15 @@ class Ingest:
         return self._ended is None
 
     def _run(self) -> None:
+        try:
+            self._record()
+        except Exception as error:  # a defect of ours: the run must neither wait for us nor be blamed
+            self._outcome = Outcome(failure=f"unexpected {type(error).__name__}: {clean(error)}")
+        finally:
+            self._receiver.close()
+            self._inbox.close()
+
+    def _record(self) -> None:
         lower_priority(NICENESS)
         # The command was started before this: numpy and the codecs load while its own imports do.
         from tscope.record.trace import Recording
