@@ -15,9 +15,9 @@ import torch
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 PREAMBLE = """# Benchmarks
 
-Made by `make bench` (`python -m benchmarks --write`): every number of a table comes from one run of it, and
-ratios from runs that took turns on the same machine. Other loads on the machine show as noise; compare
-ratios, not seconds.
+Made by `python -m benchmarks --write` (`make bench` prints the same): every number of a table comes from one
+run of it, and ratios from runs that took turns on the same machine. Other loads on the machine show as
+noise; compare ratios, not seconds.
 """
 
 
@@ -43,7 +43,8 @@ class Table:
 
         rule = "|" + "|".join("-" * (w + 1) + ("-" if k == 0 else ":") for k, w in enumerate(widths)) + "|"
         body = [join(padded(line)) for line in lines]
-        return "\n".join([self.caption, "", body[0], rule, *body[1:]])
+        caption = [self.caption, ""] if self.caption else []
+        return "\n".join([*caption, body[0], rule, *body[1:]])
 
 
 @dataclass(frozen=True)
