@@ -8,9 +8,12 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.style import Style
+from textual import events
+from textual.geometry import Size
 from textual.pilot import Pilot
 from tscope_tui.spans import Span, plain
 from tscope_tui.stages.run import RunStage
@@ -319,3 +322,16 @@ def test_imports_stay_small(module, absent):
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "[]\n"
     )
+
+
+def test_a_resize_is_not_lost_when_textual_skips_its_timer(folder, monkeypatch):
+    async def shrink(app: TscopeApp, pilot: Pilot[None]) -> None:
+        never = SimpleNamespace(stop=lambda: None)  # a timer that does not fire
+        monkeypatch.setattr(app, "set_timer", lambda *_, **__: never)
+        app.post_message(events.Resize(Size(60, 15), Size(60, 15)))
+        deadline = time.monotonic() + 30
+        while app.surface.size != (60, 15) and time.monotonic() < deadline:
+            await pilot.pause(0.02)
+        assert app.surface.size == (60, 15)
+
+    drive([folder / "a.zarr"], shrink)

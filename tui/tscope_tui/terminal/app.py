@@ -106,6 +106,15 @@ class TscopeApp(App[None]):
         """The stage that is shown."""
         return self._stages[-1]
 
+    def on_resize(self, event: events.Resize) -> None:
+        """Hand a new size of the terminal to the screen.
+
+        Textual does that from a timer of 8 ms, which it skips, and with it every later size, when the process
+        was not scheduled for as long: on a busy machine the old layout stayed on a smaller terminal.
+        """
+        if self._started:
+            self.screen.post_message(events.Resize(event.size, event.virtual_size))
+
     def on_surface_resized(self) -> None:
         """Paint in the new size; the first time, begin after that."""
         self.paint()
