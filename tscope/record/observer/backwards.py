@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import weakref
 from typing import TYPE_CHECKING, Any, List, Optional, Tuple
 
@@ -29,6 +28,7 @@ class Backwards:
         depth: Active backward calls (reentrant checkpoints call it within itself).
         loose: Losses that reached no output that is watched.
         muted: Further losses do not count until the step ends.
+        used: There may be losses or gradients that setting the gradients to zero would take back.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -36,53 +36,32 @@ class Backwards:
         self.depth = 0
         self.loose: List[Loss] = []
         self.muted = False
+        self.used = False
         self._touched: List[Called] = []
-        self._backward_value: Optional[float] = None
         self._scaling: Optional[float] = None
         # The scaled loss itself may overflow, and its quotient is rounded.
         self._unscaled: Optional[Tuple[weakref.ref[Tensor], float]] = None
-        self._scale = 1.0
 
-    def before_backward(self, tensors: Any, grad_tensors: Any) -> None:
-        """Note the loss of a backward call."""
-        self._touched = []
-        self._backward_value = None
-        self._scale = self._scaling or 1.0
-        if grad_tensors is None:
-            if type(tensors) is Tensor and tensors.dim() == 0 and is_real(tensors):
-                known = self._unscaled
-                same = known is not None and known[0]() is tensors
-                self._backward_value = known[1] if known and same else scalar(tensors) / self._scale
-                return
+    def after_backward(self, tensors: Any, grad_tensors: Any) -> None:
+        """Give the loss of a backward call to the modules whose outputs got a gradient in it."""
+        touched, self._touched = self._touched, []
+        scale, known = self._scaling or 1.0, self._unscaled
+        self._scaling = self._unscaled = None
+        if grad_tensors is not None or self.muted:
+            return
+        if type(tensors) is Tensor and tensors.dim() == 0 and is_real(tensors):
+            same = known is not None and known[0]() is tensors
+            loss = Loss(known[1] if known is not None and same else scalar(tensors) / scale)
+        else:
             parts = (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
-            if parts and all(isinstance(t, Tensor) and t.numel() == 1 and is_real(t) for t in parts):
-                self._backward_value = sum(scalar(t) for t in parts) / self._scale
-
-    def after_backward(self) -> None:
-        """Give the loss to the modules whose outputs got a gradient in it."""
-        self._scaling = None
-        self._unscaled = None
-        value = self._backward_value
-        if value is None or self.muted:
-            return
-        loss = Loss(value)
-        for called in self._touched:
-            if loss not in called.losses:
-                called.losses.append(loss)
-        if not self._touched:
+            if not parts or not all(isinstance(t, Tensor) and t.numel() == 1 and is_real(t) for t in parts):
+                return
+            loss = Loss(sum(scalar(t) for t in parts) / scale)
+        self.used = True
+        for called in touched:
+            called.losses.append(loss)
+        if not touched:
             self.loose.append(loss)
-
-    def arrival(self, batch: Batch, path: str, gradient: Tensor) -> None:
-        """Autograd's hook: a gradient arrived at an output."""
-        if "output gradient" in self._recorder.faults.disabled or not self._recorder.active:
-            return
-        began = time.perf_counter_ns()
-        try:
-            with self._recorder.lock:
-                self.arrived(batch, path, gradient)
-        except Exception as error:
-            self._recorder.faults.caught("output gradient", error)
-        self._recorder.hook_ns += time.perf_counter_ns() - began
 
     def arrived(self, batch: Batch, path: str, gradient: Tensor) -> None:
         """Note the gradient of an output, and copy it if the output was copied."""
@@ -92,14 +71,14 @@ class Backwards:
         if self.depth and not batch.from_backward:
             # What torch.autograd.grad computed before (a gradient penalty) is not the loss's gradient.
             batch.from_backward = True
-            batch.arrived.clear()
-            for tensor in batch.gradients.values():
-                tensor.block.release()
-            batch.gradients.clear()
-        if called not in self._touched:
+            if batch.arrived:
+                batch.arrived.clear()
+                batch.gradients.clear()
+        self.used = True
+        if self.depth and called not in self._touched:
             self._touched.append(called)
-        batch.scale = self._scale
-        batch.arrived[path] = int(gradient.shape[0]) if gradient.dim() else -1
+        batch.scale = self._scaling or 1.0
+        batch.arrived[path] = gradient.size(0) if gradient.dim() else -1
         if path not in batch.outputs:
             return
         known = batch.gradients.get(path)
@@ -110,7 +89,6 @@ class Backwards:
         with quiet():  # several backward calls through the same output add up
             count = known.size // 4
             known.block.tensor(torch.float32, 0, count).add_(new.block.tensor(torch.float32, 0, count))
-        new.block.release()
 
     def zeroed(self, owner: Any) -> None:
         """A module's or optimizer's gradients are set to zero: what came before does not count any more."""
@@ -130,6 +108,11 @@ class Backwards:
         for called in root.called if root is not None else ():
             called.losses = []
             called.drop([batch for batch in called.pending if batch.from_backward])
+        self.settle()
+
+    def settle(self) -> None:
+        """See whether anything is left that setting gradients to zero would take back."""
+        self.used = bool(self.loose) or self._recorder.modules.pending()
 
     def scaled(self, scale: float, loss: Any, result: Any) -> None:
         """A gradient scaler multiplied `loss` with `scale`, which gave `result`."""

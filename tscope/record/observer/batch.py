@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional, Tuple
+import time
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor
 
 from .blocks import Block, Pool
-from .memory import copy_to, is_real, quiet
+from .memory import address, copy_to, is_real, mover, quiet
 from .tree import leaves
 from .wire import Blob, dtype_name
+
+if TYPE_CHECKING:
+    from .recorder import Recorder
 
 # Of a module that returns many tensors, the first so many are watched for a gradient.
 _MOST_OUTPUTS = 16
@@ -28,8 +32,8 @@ class Copied:
         self.size = size
 
     def blob(self, name: str) -> Blob:
-        """Return the values as an array of a frame, which takes its own share in the block."""
-        return Blob(name, dtype_name(self.dtype), self.shape, self.block.keep(), 0, self.size)
+        """Return the values as an array of a frame."""
+        return Blob(name, dtype_name(self.dtype), self.shape, self.block, self.size)
 
 
 def copied(pool: Pool, tensor: Tensor, rows: Optional[int] = None) -> Copied:
@@ -37,10 +41,14 @@ def copied(pool: Pool, tensor: Tensor, rows: Optional[int] = None) -> Copied:
     if rows is not None and rows < tensor.shape[0]:
         with quiet():
             tensor = tensor.detach()[:rows]
-    size = tensor.numel() * tensor.element_size()
+    size = tensor.nbytes
     block = pool.take(size)
-    copy_to(tensor, tensor.dtype, block, 0)
-    return Copied(block, tensor.dtype, tuple(tensor.shape), size)
+    place = address(tensor)
+    if place:
+        mover(size)(block.address, place, size)
+    else:
+        copy_to(tensor, tensor.dtype, block, 0)
+    return Copied(block, tensor.dtype, tensor.shape, size)
 
 
 def copied_output(pool: Pool, tensor: Tensor, rows: Optional[int] = None) -> Copied:
@@ -49,14 +57,25 @@ def copied_output(pool: Pool, tensor: Tensor, rows: Optional[int] = None) -> Cop
         with quiet():
             tensor = tensor.detach()[:rows]
     count = tensor.numel()
-    block = pool.take(4 * count)
-    copy_to(tensor, torch.float32, block, 0)
-    length = int(tensor.shape[0])
-    return Copied(block, torch.float32, (length, count // length if length else 0), 4 * count)
+    size = 4 * count
+    block = pool.take(size)
+    place = address(tensor) if tensor.dtype is torch.float32 else 0
+    if place:
+        mover(size)(block.address, place, size)
+    else:
+        copy_to(tensor, torch.float32, block, 0)
+    length = tensor.size(0)
+    return Copied(block, torch.float32, (length, count // length if length else 0), size)
 
 
 class Inputs:
     """The tensors a module was called with whose rows are the examples.
+
+    Args:
+        args: Its arguments.
+        kwargs: Its arguments by name.
+        leading: Index of a tensor whose rows are the examples, if that is known; else all the tensors are
+            taken, until the output tells which.
 
     Attributes:
         size: The number of rows; None when there is no tensor with a dimension.
@@ -65,18 +84,25 @@ class Inputs:
 
     __slots__ = ("size", "tensors")
 
-    def __init__(self, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> None:
+    def __init__(self, args: Tuple[Any, ...], kwargs: Dict[str, Any], leading: Optional[int]) -> None:
         self.size: Optional[int] = None
         self.tensors: List[Tuple[int, Tensor]] = []
+        if len(args) == 1 and not kwargs and type(args[0]) is Tensor:
+            tensor = args[0]
+            if tensor.dim() and is_real(tensor):
+                self.size = tensor.size(0)
+                self.tensors.append((0, tensor))
+            return
         index = 0
         for value in (*args, *kwargs.values()) if kwargs else args:
             for _, tensor in (("", value),) if type(value) is Tensor else leaves(value):
                 if tensor.dim() and is_real(tensor):
-                    if self.size is None:
-                        self.size = int(tensor.shape[0])
-                    if tensor.shape[0] == self.size:
-                        self.tensors.append((index, tensor))
+                    if self.size is None or index == leading:
+                        self.size = tensor.size(0)
+                    self.tensors.append((index, tensor))
                 index += 1
+        if leading is not None:
+            self.tensors = [(index, tensor) for index, tensor in self.tensors if tensor.size(0) == self.size]
 
     def copy(self, pool: Pool, rows: Optional[int] = None) -> List[Tuple[int, Copied]]:
         """Copy them, or their first rows."""
@@ -88,6 +114,7 @@ class Batch:
 
     Attributes:
         size: Rows of the batch.
+        bytes: Size of the copies of inputs and outputs.
         inputs: Copies of the input tensors.
         outputs: Copies of outputs by path, only those within the budget.
         gradients: Copies of ∂L/∂output by path.
@@ -102,6 +129,7 @@ class Batch:
     __slots__ = (
         "alive",
         "arrived",
+        "bytes",
         "call",
         "eval_mode",
         "from_backward",
@@ -118,6 +146,7 @@ class Batch:
     def __init__(self, owner: Any, size: Optional[int]) -> None:
         self.owner = owner
         self.size = size
+        self.bytes = 0
         self.inputs: List[Tuple[int, Copied]] = []
         self.outputs: Dict[str, Copied] = {}
         self.gradients: Dict[str, Copied] = {}
@@ -142,43 +171,56 @@ class Batch:
         return next(iter(leading or [p for p in arrived if self.arrived[p] >= 0]), None)
 
     def forget(self) -> None:
-        """Give the memory back; the batch is not taken by any step."""
-        for _, tensor in self.inputs:
-            tensor.block.release()
-        for held in (self.outputs, self.gradients):
-            for tensor in held.values():
-                tensor.block.release()
+        """Let go of the arrays: the graph may hold the batch itself for long."""
         self.inputs, self.outputs, self.gradients, self.call = [], {}, {}, None
 
 
 class Arrival:
     """Called by autograd with the gradient of one output. Only the graph holds it: it dies with the graph."""
 
-    __slots__ = ("_batch", "_died", "_number", "_path", "_then")
+    __slots__ = ("_batch", "_path", "_recorder")
 
-    def __init__(self, batch: Batch, path: str, number: int, watcher: Watcher) -> None:
+    def __init__(self, batch: Batch, path: str, recorder: Recorder) -> None:
         self._batch = batch
         self._path = path
-        self._number = number
-        self._then, self._died = watcher
+        self._recorder = recorder
 
-    def __call__(self, gradients: Tuple[Optional[Tensor], ...]) -> None:
-        """Pass the gradient on; nothing is returned, so that autograd goes on with its own."""
-        gradient = gradients[self._number]
-        if gradient is not None:
-            self._then(self._batch, self._path, gradient)
+    def __call__(self, gradient: Optional[Tensor]) -> None:
+        """Note the gradient; nothing is returned, so that autograd goes on with its own."""
+        recorder = self._recorder
+        if gradient is None or not recorder.active or "output gradient" in recorder.faults.disabled:
+            return
+        began = time.perf_counter_ns()
+        try:
+            with recorder.lock:
+                recorder.backwards.arrived(self._batch, self._path, gradient)
+        except Exception as error:
+            recorder.faults.caught("output gradient", error)
+        recorder.hook_ns += time.perf_counter_ns() - began
 
     def __del__(self) -> None:
+        # At any time and in any thread, even in the sender's.
         self._batch.alive -= 1
         if self._batch.alive == 0:
-            self._died(self._batch)
+            self._recorder.dead.append(self._batch)
 
 
-# What to do with the gradient that arrives at a path, and with a batch whose graph is gone.
-Watcher = Tuple[Callable[[Batch, str, Tensor], None], Callable[[Batch], None]]
+# Tensor.register_hook tells the graph's node of the dict of hooks that the tensor has got. A tensor of our
+# own brings one to the node instead: the user's stays as it is, in half the time of Node.register_prehook.
+_carrier = torch.empty(0)
 
 
-def watch(batch: Batch, result: Any, watcher: Watcher) -> List[Tuple[str, Tensor]]:
+def _attach(tensor: Tensor, node: Any, arrival: Arrival) -> None:
+    number = tensor.output_nr
+    if number == 0:  # the carrier's
+        _carrier._backward_hooks = {0: arrival}
+        node._register_hook_dict(_carrier)
+        _carrier._backward_hooks = None
+    else:
+        node.register_prehook(lambda gradients: arrival(gradients[number]))
+
+
+def watch(batch: Batch, result: Any, recorder: Recorder) -> List[Tuple[str, Tensor]]:
     """Ask autograd to tell when gradients of the outputs arrive, and when none can arrive any more.
 
     The hook sits on the graph's node and not on the tensor, which stays as the user knows it.
@@ -193,7 +235,7 @@ def watch(batch: Batch, result: Any, watcher: Watcher) -> List[Tuple[str, Tensor
         if node is None or not tensor.is_floating_point() or not is_real(tensor):
             continue
         batch.alive += 1
-        node.register_prehook(Arrival(batch, path, tensor.output_nr, watcher))
+        _attach(tensor, node, Arrival(batch, path, recorder))
         found.append((path, tensor))
         if len(found) >= _MOST_OUTPUTS:
             break

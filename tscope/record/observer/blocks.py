@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import ctypes
-import threading
-from typing import Dict, List, Optional
+from typing import Any, Dict, List, Tuple
 
 import torch
 
 _PAGE = 4096
-# Idle blocks beyond this are returned to the system.
+# Idle memory beyond this is returned to the system.
 _MOST_IDLE = 256 << 20
+
+# The bytes, their address, and the pool's list that they return to.
+_Memory = Tuple[bytearray, int, List[Any]]
 
 
 class Block:
-    """Some bytes with a fixed address, and a count of those who still need them."""
+    """Some bytes with a fixed address; they can be used again once nothing refers to the block any more."""
 
-    __slots__ = ("_pool", "_tensor", "address", "capacity", "data", "users")
+    __slots__ = ("_memory", "address", "data")
 
-    def __init__(self, pool: Pool, capacity: int) -> None:
-        self._pool = pool
-        self._tensor: Optional[torch.Tensor] = None
-        self.capacity = capacity
-        self.data = bytearray(capacity)
-        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.data)) if capacity else 0
-        self.users = 1
+    def __init__(self, memory: _Memory) -> None:
+        self._memory = memory
+        self.data, self.address, _ = memory
 
-    def keep(self) -> Block:
-        """Count one more user, and return the block."""
-        with self._pool.lock:
-            self.users += 1
-        return self
-
-    def release(self) -> None:
-        """Count one user less; the last one returns the block to the pool."""
-        self._pool.give(self)
+    def __del__(self) -> None:
+        # In any thread and at any time: `append` takes no lock that could be held already.
+        self._memory[2].append(self._memory)
 
     def tensor(self, dtype: torch.dtype, start: int, count: int) -> torch.Tensor:
         """Return `count` elements from byte `start` as a flat tensor that shares the memory."""
@@ -42,29 +34,25 @@ class Block:
 
 
 class Pool:
-    """Blocks that are free to be used again, by capacity."""
+    """Memory that is free to be used again, by capacity."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self._free: Dict[int, List[Block]] = {}
-        self._idle = 0
+        self._free: Dict[int, List[_Memory]] = {}
 
     def take(self, size: int) -> Block:
-        """Return a block of at least `size` bytes, with one user. What it holds is undefined."""
-        capacity = -(-max(size, 1) // _PAGE) * _PAGE
-        with self.lock:
-            free = self._free.get(capacity)
-            if free:
-                block = free.pop()
-                self._idle -= capacity
-                block.users = 1
-                return block
-        return Block(self, capacity)
+        """Return a block of at least `size` bytes. What it holds is undefined."""
+        capacity = (size + _PAGE - 1) & -_PAGE or _PAGE
+        try:
+            return Block(self._free[capacity].pop())
+        except (KeyError, IndexError):
+            return Block(self._fresh(capacity))
 
-    def give(self, block: Block) -> None:
-        """Take back a block from one of its users."""
-        with self.lock:
-            block.users -= 1
-            if block.users == 0 and self._idle + block.capacity <= _MOST_IDLE:
-                self._free.setdefault(block.capacity, []).append(block)
-                self._idle += block.capacity
+    def _fresh(self, capacity: int) -> _Memory:
+        # What is idle only grows by what was fresh once, so that this is the place to see to it.
+        idle = sum(size * len(free) for size, free in list(self._free.items()))
+        if idle + capacity > _MOST_IDLE:
+            for free in list(self._free.values()):
+                free.clear()
+        data = bytearray(capacity)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(data))
+        return data, address, self._free.setdefault(capacity, [])

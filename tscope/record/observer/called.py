@@ -10,7 +10,7 @@ import torch
 from .batch import Batch
 from .blocks import Pool
 from .evaluation import Budget, Evaluation
-from .flat import Held, Slot, Table, buffer_slots, parameter_slots, release
+from .flat import Held, Slot, Table, buffer_slots, parameter_slots
 
 _WRAPPERS = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
 # A module whose batches nobody took for so long, while others were trained, is not worth copying batches of.
@@ -49,6 +49,8 @@ class Called:
         losses: Backward calls that reached one of its outputs since the last step.
         evaluations: Evaluation forwards from before it belonged to a root.
         root: The root it belongs to.
+        leading: Index of the first input whose rows are the examples, once an output told.
+        untaken: Training forwards since a step took one.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Called:
         self.evaluations: List[Evaluation] = []
         self.root: Optional[Any] = None
         self.untaken = 0
+        self.leading: Optional[int] = None
 
     @property
     def module(self) -> Optional[torch.nn.Module]:
@@ -88,10 +91,15 @@ class Called:
 
     def take(self) -> List[Batch]:
         """Return the pending batches that got a gradient; the others stay."""
-        taken = [batch for batch in self.pending if batch.arrived]
-        self.pending = [batch for batch in self.pending if not batch.arrived]
-        for batch in taken:
-            batch.owner = None
+        taken: List[Batch] = []
+        left: List[Batch] = []
+        for batch in self.pending:
+            if batch.arrived:
+                batch.owner = None
+                taken.append(batch)
+            else:
+                left.append(batch)
+        self.pending = left
         self.untaken = 0
         return taken
 
@@ -105,7 +113,6 @@ class Called:
 
     def drop_parameters(self) -> None:
         """Keep no copy of the parameters any more."""
-        release(self.theta_0)
         self.theta_0 = None
 
 

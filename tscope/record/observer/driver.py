@@ -1,26 +1,22 @@
 """An optimizer at work on a root: its groups, hyper-parameters, learning rates, gradients and state."""
 
-# ruff: noqa: B905 -- zip(strict=) is newer than Python 3.9
-
 from __future__ import annotations
 
 import math
-import struct
 import sys
 import weakref
-from typing import Any, Dict, List, Optional, Tuple
+from operator import attrgetter, is_, itemgetter
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
 from .blocks import Block, Pool
 from .flat import Table
-from .memory import copy_to, is_real, quiet, scalar
+from .memory import copy_to, is_real, quiet, scalar, undisturbed
 from .wire import Blob, Frame, dtype_name
 
 _SIMPLE = (str, bool, int, float, type(None))
-# Reading one number costs a microsecond, stacking any number of them twenty.
-_FEW = 16
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
@@ -42,22 +38,20 @@ class Driver:
         self.depth = 0
         self.steps = 0
         self.last_rates: List[Optional[float]] = []
-        self._hyper: Optional[List[Dict[str, Any]]] = None
-        self._sizes: List[int] = []
+        self._groups: List[_Group] = []
 
     def rates(self, optimizer: torch.optim.Optimizer) -> List[Optional[float]]:
         """Return the learning rate of each group."""
         return [_number(group.get("lr")) for group in optimizer.param_groups]
 
     def changed(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Tell whether there is something new to announce, and remember what there is."""
-        groups = optimizer.param_groups
-        hyper = [{k: v for k, v in group.items() if k != "params" and k != "lr"} for group in groups]
-        sizes = [len(group["params"]) for group in groups]
-        if sizes == self._sizes and self._hyper is not None and _equal(hyper, self._hyper):
+        """Tell whether there is something new to announce, and remember what there is, with the rates."""
+        groups, known = optimizer.param_groups, self._groups
+        if len(groups) == len(known) and all(map(_Group.same, known, groups)):
             return False
-        self._hyper, self._sizes = hyper, sizes
-        return True
+        self.last_rates = [_number(group.get("lr")) for group in groups]
+        self._groups = [_Group(group) for group in groups]
+        return len(groups) != len(known) or not all(map(_Group.equals, self._groups, known))
 
     def announcement(self, optimizer: torch.optim.Optimizer, table: Table, root: int, step: int) -> Frame:
         """Return the `optimizer` frame."""
@@ -100,7 +94,7 @@ class Driver:
         count = {flat.dtype: flat.count for flat in table.flats}
         size = {flat.dtype: flat.size for flat in table.flats}
         blobs = [
-            Blob("state:{}:{}".format(name, dtype_name(d)), dtype_name(d), (count[d],), block, 0, size[d])
+            Blob("state:{}:{}".format(name, dtype_name(d)), dtype_name(d), (count[d],), block, size[d])
             for (name, d), block in held.items()
         ]
         fields = {
@@ -125,55 +119,120 @@ def active_steps(optimizer: Optional[torch.optim.Optimizer]) -> int:
     return count
 
 
-def gradient_norms(table: Table, pool: Pool) -> Block:
-    """Return the 2-norm of each parameter's gradient: float32 (tensor,), NaN where there is none."""
-    count = len(table.slots)
-    block = pool.take(4 * count)
-    gradients: List[Tensor] = []
+_gradient, _dtype, _layout = attrgetter("grad"), attrgetter("dtype"), attrgetter("layout")
+
+
+class Norms:
+    """The 2-norms of the parameters' gradients, as tensors that nobody else knows of.
+
+    Args:
+        count: Number of parameters.
+        norms: The norms.
+        places: Which parameters they belong to; None: all.
+    """
+
+    __slots__ = ("_count", "_norms", "_places")
+
+    def __init__(self, count: int, norms: Sequence[Tensor], places: Optional[Sequence[int]]) -> None:
+        self._count = count
+        self._norms = norms
+        self._places = places
+
+    def blob(self, pool: Pool) -> Blob:
+        """Return them as an array of a frame: float32 (tensor,), NaN where there is no gradient."""
+        block = pool.take(4 * self._count)
+        array = block.tensor(torch.float32, 0, self._count)
+        if self._places is None:
+            array.copy_(torch.stack(list(self._norms)))
+        else:
+            array.fill_(math.nan)
+            if self._places:
+                array[list(self._places)] = torch.stack(list(self._norms)).to(torch.float32)
+        return Blob("grad_norm", "float32", (self._count,), block, 4 * self._count)
+
+
+def gradient_norms(table: Table) -> Norms:
+    """Return the 2-norm of each parameter's gradient."""
+    tensors = table.plain()
+    if tensors and table.flats[0].dtype not in _LOW_PRECISION and undisturbed():
+        gradients: List[Any] = list(map(_gradient, tensors))
+        count = len(gradients)
+        if (
+            list(map(type, gradients)) == [Tensor] * count
+            and list(map(_layout, gradients)) == [torch.strided] * count
+            and list(map(_dtype, gradients)) == [table.flats[0].dtype] * count
+        ):
+            graph = torch.is_grad_enabled()
+            torch._C._set_grad_enabled(False)
+            try:
+                return Norms(count, torch._foreach_norm(gradients), None)
+            finally:
+                torch._C._set_grad_enabled(graph)
+    return _odd_norms([slot.tensor().grad for slot in table.slots])
+
+
+def _odd_norms(gradients: Sequence[Optional[Tensor]]) -> Norms:
+    """Return the norms of gradients some of which are missing, of low precision, sparse or elsewhere."""
+    plain: List[Tensor] = []
     places: List[int] = []
     odd: List[Tuple[int, Tensor]] = []
-    for place, slot in enumerate(table.slots):
-        gradient = slot.tensor().grad
+    for place, gradient in enumerate(gradients):
         if gradient is None:
             continue
         if gradient.dtype in _LOW_PRECISION or not is_real(gradient) or not gradient.is_cpu:
             odd.append((place, gradient))
         else:
-            gradients.append(gradient)
+            plain.append(gradient)
             places.append(place)
     with quiet():
-        norms = torch._foreach_norm(gradients) if gradients else []
-        if len(places) == count:
-            if count <= _FEW:
-                values = [scalar(norm) for norm in norms]
-                struct.pack_into("={}f".format(count), block.data, 0, *values)
-            else:
-                copy_to(torch.stack(list(norms)), torch.float32, block, 0)
-            return block
-        table_norms = block.tensor(torch.float32, 0, count)
-        table_norms.fill_(math.nan)
-        for place, norm in zip(places, norms):
-            table_norms[place] = norm
+        norms = [norm.to(torch.float32) for norm in torch._foreach_norm(plain)] if plain else []
         for place, gradient in odd:
             if gradient.is_sparse:
                 gradient = gradient.coalesce().values()
             if is_real(gradient):
-                table_norms[place] = torch.linalg.vector_norm(gradient, dtype=torch.float32)
-    return block
+                dtype = torch.float32 if gradient.dtype in _LOW_PRECISION else None
+                norm = torch.linalg.vector_norm(gradient, dtype=dtype)
+                norms.append(norm.to(device="cpu", dtype=torch.float32))
+                places.append(place)
+    return Norms(len(gradients), norms, places)
 
 
-def _equal(one: List[Dict[str, Any]], other: List[Dict[str, Any]]) -> bool:
-    # Identity first: a hyper-parameter may be a tensor, whose == is an operation and no truth value.
-    return len(one) == len(other) and all(
-        len(a) == len(b)
-        and all(
-            k in b and (b[k] is v or (not isinstance(v, Tensor) and bool(b[k] == v))) for k, v in a.items()
+class _Group:
+    """What was seen in a parameter group."""
+
+    __slots__ = ("_fixed", "_hyper", "_length", "_objects", "_objects_of", "_size")
+
+    def __init__(self, group: Dict[str, Any]) -> None:
+        self._length = len(group)
+        self._size = len(group["params"])
+        self._hyper = {key: value for key, value in group.items() if key not in ("params", "lr")}
+        # A tensor's value changes without its being another object.
+        self._fixed = type(group.get("lr")) is float
+        self._objects_of = itemgetter(*group, "params")  # twice: of a single key it would make no tuple
+        self._objects = self._objects_of(group)
+
+    def same(self, group: Dict[str, Any]) -> bool:
+        """Tell whether the group holds the very objects that were seen, so that it need not be looked at."""
+        if not self._fixed or len(group) != self._length or len(group["params"]) != self._size:
+            return False
+        try:
+            return all(map(is_, self._objects_of(group), self._objects))
+        except KeyError:
+            return False
+
+    def equals(self, other: _Group) -> bool:
+        """Tell whether both are the same but for the learning rate."""
+        one, two = self._hyper, other._hyper
+        # Identity first: a hyper-parameter may be a tensor, whose == is an operation and no truth value.
+        return (self._size, len(one)) == (other._size, len(two)) and all(
+            k in two and (two[k] is v or (not isinstance(v, Tensor) and bool(two[k] == v)))
+            for k, v in one.items()
         )
-        for a, b in zip(one, other)
-    )
 
 
 def _number(value: Any) -> Optional[float]:
+    if type(value) is float:
+        return value
     if isinstance(value, Tensor):
         return scalar(value) if value.dim() == 0 and is_real(value) else None
     return float(value) if isinstance(value, (int, float)) else None

@@ -37,12 +37,6 @@ class Evaluation:
         self.outputs: List[Tuple[str, Copied]] = []
         self.step = step
 
-    def forget(self) -> None:
-        """Give the memory back."""
-        for _, tensor in [*self.inputs, *self.outputs]:
-            tensor.block.release()
-        self.inputs, self.outputs = [], []
-
 
 class Budget:
     """How many rows of the evaluations of one module may still be sent.

@@ -1,14 +1,17 @@
 """Parameters or buffers of one dtype laid end to end, as the recorder stores them."""
 
+# ruff: noqa: B905 -- zip(strict=) is newer than Python 3.9
+
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from operator import is_
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
 from .blocks import Block, Pool
-from .memory import comparer, copy_to, is_flat, is_real, mover
+from .memory import LONG, comparer, copy_to, is_flat, is_real, mover
 from .wire import Blob, dtype_name
 
 
@@ -74,6 +77,20 @@ class Slot:
         self.pointer = tensor.data_ptr() if flat else 0
         return flat
 
+    def lies(self, tensor: Tensor) -> bool:
+        """Tell whether the tensor lies at `pointer` as it did; if not, look at it anew."""
+        # The same address does not say the same tensor: `p.data` may have been replaced in the meantime.
+        return (
+            self.pointer != 0
+            and tensor.data_ptr() == self.pointer
+            and tensor.numel() == self.count
+            and tensor.is_contiguous()
+        ) or self.inspect(tensor)
+
+
+# What is done with all tensors at every step is done by `map`, without a line of Python for each.
+_get: Any = dict.get
+
 
 class Flat:
     """The slots of one dtype.
@@ -81,6 +98,9 @@ class Flat:
     Args:
         dtype: Their dtype.
         slots: The slots in the order of the table; their `start` is set to their byte offset.
+
+    Attributes:
+        tensors: The tensors in the slots if they were all found to be plain memory, else none of them.
     """
 
     def __init__(self, dtype: torch.dtype, slots: Sequence[Slot]) -> None:
@@ -93,47 +113,66 @@ class Flat:
             start += slot.size
         self.size = start
         self.count = sum(slot.count for slot in self.slots)
+        self.tensors: Tuple[Tensor, ...] = ()
+        self._owners = [slot.owner for slot in self.slots]
+        self._keys = [slot.key for slot in self.slots]
+        self._sizes = [slot.size for slot in self.slots]
+        self._starts = [slot.start for slot in self.slots]
+        self._counts = [slot.count for slot in self.slots]
+        self._pointers: List[int] = []
+        largest = max(self._sizes)
+        self._move, self._same = mover(largest), comparer(largest)
+        self._short = largest < LONG
 
-    def copy(self, block: Block, base: int = 0) -> None:
-        """Copy all tensors into the block, from byte `base` on.
+    def same_tensors(self) -> bool:
+        """Tell whether `tensors` are still those in the slots."""
+        return bool(self.tensors) and all(map(is_, map(_get, self._owners, self._keys), self.tensors))
+
+    def steady(self) -> bool:
+        """Tell whether `tensors` are still those in the slots, and lie where they lay."""
+        tensors = self.tensors
+        return (
+            self.same_tensors()
+            and list(map(Tensor.data_ptr, tensors)) == self._pointers
+            and list(map(Tensor.numel, tensors)) == self._counts
+            and all(map(Tensor.is_contiguous, tensors))
+        )
+
+    def copy(self, block: Block) -> None:
+        """Copy all tensors into the block.
 
         Raises:
             StructureChangedError: A tensor is no longer what it was.
         """
-        for slot in self.slots:
-            tensor = slot.owner.get(slot.key)
-            if tensor is None:
-                raise StructureChangedError(slot.name + " was removed")
-            # The same address does not say the same tensor: `p.data` may have been replaced in the meantime.
-            pointer = tensor.data_ptr()
-            if (
-                pointer
-                and pointer == slot.pointer
-                and tensor.numel() == slot.count
-                and tensor.is_contiguous()
-            ):
-                slot.move(block.address + base + slot.start, pointer, slot.size)
-            elif slot.inspect(tensor):
-                slot.move(block.address + base + slot.start, slot.pointer, slot.size)
+        if self.steady():
+            places = map(block.address.__add__, self._starts)
+            any(map(self._move, places, self._pointers, self._sizes))  # memmove returns None
+            return
+        self.tensors = ()
+        tensors = [slot.tensor() for slot in self.slots]
+        for slot, tensor in zip(self.slots, tensors):
+            if slot.lies(tensor):
+                slot.move(block.address + slot.start, slot.pointer, slot.size)
             else:
-                copy_to(tensor, slot.dtype, block, base + slot.start)
+                copy_to(tensor, slot.dtype, block, slot.start)
+        if self._short and all(slot.pointer or not slot.size for slot in self.slots):
+            self.tensors = tuple(tensors)
+            self._pointers = [slot.pointer for slot in self.slots]
 
     def equals(self, block: Block, pool: Pool) -> bool:
         """Tell whether the tensors are bit for bit what the block holds."""
+        if self.steady():
+            places = map(block.address.__add__, self._starts)
+            return not any(map(self._same, places, self._pointers, self._sizes))
         for slot in self.slots:
             tensor = slot.tensor()
-            same = (
-                tensor.data_ptr() == slot.pointer and tensor.numel() == slot.count and tensor.is_contiguous()
-            )
-            if not same and not slot.inspect(tensor):
+            if slot.lies(tensor):
+                differ = slot.same(slot.pointer, block.address + slot.start, slot.size)
+            else:
                 scratch = pool.take(slot.size)
                 copy_to(tensor, slot.dtype, scratch, 0)
                 differ = slot.same(scratch.address, block.address + slot.start, slot.size)
-                scratch.release()
-                if differ:
-                    return False
-                continue
-            if slot.same(slot.pointer, block.address + slot.start, slot.size):
+            if differ:
                 return False
         return True
 
@@ -142,7 +181,11 @@ Held = Dict[str, Block]
 
 
 class Table:
-    """All parameters, or all buffers, of a module: one `Flat` for each dtype."""
+    """All parameters, or all buffers, of a module: one `Flat` for each dtype.
+
+    Attributes:
+        size: Bytes of all of them.
+    """
 
     def __init__(self, slots: Sequence[Slot]) -> None:
         self.slots = tuple(slots)
@@ -150,6 +193,11 @@ class Table:
         for slot in self.slots:
             groups.setdefault(slot.dtype, []).append(slot)
         self.flats = tuple(Flat(dtype, group) for dtype, group in groups.items())
+        self.size = sum(flat.size for flat in self.flats)
+
+    def plain(self) -> Sequence[Tensor]:
+        """Return the tensors in the slots, if they are of one dtype and plain memory; else none of them."""
+        return self.flats[0].tensors if len(self.flats) == 1 and self.flats[0].same_tensors() else ()
 
     @property
     def replaced(self) -> bool:
@@ -157,6 +205,8 @@ class Table:
 
         Such a call is of another model: neither its output nor its parameters belong to this one.
         """
+        if all(flat.same_tensors() for flat in self.flats):
+            return False
         kind = torch.nn.Parameter
         now = (slot.owner.get(slot.key) for slot in self.slots)
         return any(t is not None and type(t) is not kind and not isinstance(t, kind) for t in now)
@@ -165,9 +215,8 @@ class Table:
         """Return the values of now, by dtype."""
         held: Held = {}
         for flat in self.flats:
-            block = pool.take(flat.size)
+            held[flat.name] = block = pool.take(flat.size)
             flat.copy(block)
-            held[flat.name] = block
         return held
 
     def equals(self, held: Held, pool: Pool) -> bool:
@@ -175,24 +224,11 @@ class Table:
         return all(flat.equals(held[flat.name], pool) for flat in self.flats)
 
     def blobs(self, prefix: str, held: Held) -> List[Blob]:
-        """Return `held` as arrays of a frame, which takes its own share in the blocks."""
+        """Return `held` as arrays of a frame."""
         return [
-            Blob(
-                "{}:{}".format(prefix, flat.name),
-                flat.name,
-                (flat.count,),
-                held[flat.name].keep(),
-                0,
-                flat.size,
-            )
+            Blob("{}:{}".format(prefix, flat.name), flat.name, (flat.count,), held[flat.name], flat.size)
             for flat in self.flats
         ]
-
-
-def release(held: Optional[Held]) -> None:
-    """Give up a share in the blocks."""
-    for block in (held or {}).values():
-        block.release()
 
 
 def parameter_slots(module: torch.nn.Module) -> List[Slot]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, List, Optional
 
 import torch
+from torch import Tensor
 
 from .batch import Batch, Inputs, copied_output, watch
 from .called import Called
@@ -14,6 +15,11 @@ from .tree import leaves
 
 if TYPE_CHECKING:
     from .recorder import Recorder
+
+# Called at every forward: under their own names they need not be looked up part by part.
+_transforms = torch._C._functorch.peek_interpreter_stack
+_tracing = torch._C._get_tracing_state
+_graph_task = torch._C._current_graph_task_id
 
 _MOST_EVALUATED_OUTPUTS = 4
 _MOST_EVALUATED_BYTES = 4 << 20
@@ -31,32 +37,34 @@ class Forwards:
 
     def before_forward(self, module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
         """Look at a call by the script itself; returns what `after_forward` needs, or None."""
-        if (
-            torch._C._functorch.peek_interpreter_stack() is not None
-            or torch._C._get_tracing_state() is not None
-            or torch._C._current_graph_task_id() != -1  # a checkpoint computes its block again
-        ):
+        # A checkpoint computes its block again, within a backward.
+        if _transforms() is not None or _tracing() is not None or _graph_task() != -1:
             return None
-        called = self._recorder.modules.meet(module)
+        recorder = self._recorder
+        called = recorder.modules.meet(module)
         if called is None:
             return None
-        self.bury()
+        if recorder.dead:
+            self.bury()
         if not torch.is_grad_enabled():
             return self._evaluate(called, "no_grad" if module.training else "eval", args, kwargs)
-        if called.ignored or called.parameters.replaced:
+        root = called.root
+        if called.ignored or (called if root is None else root).parameters.replaced:
             return None
         called.budget.trained()
-        if called.root is None or called.root.manual:
+        if root is None or root.manual:
             self._compare(called)
-        if called.buffer_0 is None and called.root is None:
-            called.buffer_0 = called.buffers.copy(self._recorder.pool)
-        inputs = Inputs(args, kwargs)
+            root = called.root
+        if root is None and called.buffer_0 is None:
+            called.buffer_0 = called.buffers.copy(recorder.pool)
+        inputs = Inputs(args, kwargs, called.leading)
         batch = Batch(called, inputs.size)
         batch.eval_mode = not module.training
-        root = called.root
-        if root is None or (root.steps + 1) % self._recorder.options.every == 0:
+        if root is None or (root.steps + 1) % recorder.options.every == 0:
             batch.mine = True
-            batch.inputs = inputs.copy(self._recorder.pool)
+            batch.inputs = inputs.copy(recorder.pool)
+            for _, copied in batch.inputs:
+                batch.bytes += copied.size
         if root is None or not root.exported:
             batch.call = (args, kwargs)
         return batch
@@ -68,31 +76,51 @@ class Forwards:
             return
         batch: Batch = token
         called: Called = batch.owner
-        watched = watch(batch, result, self._recorder.watcher)
+        recorder = self._recorder
+        watched = watch(batch, result, recorder)
         if not watched:
             batch.owner = None
             if batch.eval_mode and batch.inputs:
                 self._late_evaluation(called, batch, result)
-            batch.forget()
             return
         called.untaken += 1
         called.pending.append(batch)
-        if not batch.mine or self._recorder.options.outputs == 0:
+        if not batch.mine:
             return
-        wanted = self._recorder.options.output or (called.root.path if called.root is not None else None)
+        options = recorder.options
+        wanted = options.output or (called.root.path if called.root is not None else None)
+        if called.leading is None and batch.inputs:
+            self._lead(called, batch, [tensor for path, tensor in watched if wanted in (None, path)])
+        if options.outputs == 0:
+            return
         for path, tensor in watched:
             if wanted is not None and path != wanted:
                 continue
-            fits = tensor.dim() and (tensor.shape[0] == batch.size or wanted is not None)
+            fits = tensor.dim() and (wanted is not None or tensor.size(0) == batch.size)
             # The output now, its gradient later.
             if fits and self._affordable(called, 8 * tensor.numel()):
-                batch.outputs[path] = copied_output(self._recorder.pool, tensor)
+                batch.outputs[path] = copied = copied_output(recorder.pool, tensor)
+                batch.bytes += 2 * copied.size  # its gradient is to come
+
+    def _lead(self, called: Called, batch: Batch, outputs: List[Tensor]) -> None:
+        """Find out which inputs' rows are the examples: of those the output has as many."""
+        sizes = [copied.shape[0] for _, copied in batch.inputs]
+        for output in outputs:
+            size = output.size(0) if output.dim() else -1
+            if size in sizes:
+                called.leading = batch.inputs[sizes.index(size)][0]
+                batch.size = size
+                break
+        batch.inputs = [entry for entry in batch.inputs if entry[1].shape[0] == batch.size]
 
     def _affordable(self, called: Called, size: int) -> bool:
         limit = self._recorder.options.outputs
         if limit < 0:
             return True
-        used = sum(8 * t.size // 4 for b in called.pending for t in b.outputs.values())
+        used = 0
+        for batch in called.pending:
+            for copied in batch.outputs.values():
+                used += 2 * copied.size
         if used + size <= limit:
             return True
         text = "they and their gradients take {} bytes a step, over the limit of {} (--outputs all|BYTES)"
@@ -119,7 +147,9 @@ class Forwards:
             called.theta_0 = called.parameters.copy(self._recorder.pool)
 
     def _evaluate(self, called: Called, mode: str, args: Any, kwargs: Any) -> Optional[Evaluation]:
-        inputs = Inputs(args, kwargs)
+        inputs = Inputs(args, kwargs, called.leading)
+        if called.leading is None and len({tensor.size(0) for _, tensor in inputs.tensors}) > 1:
+            return None  # which of them are examples only the output of a training forward tells
         rows = called.budget.rows(inputs)
         if not rows or not called.budget.spend(inputs, rows):
             return None
@@ -140,6 +170,7 @@ class Forwards:
     def _late_evaluation(self, called: Called, batch: Batch, result: Any) -> None:
         """A forward in evaluation mode that kept a graph for nothing: an evaluation all the same."""
         size = batch.size or 0
+        batch.inputs = [entry for entry in batch.inputs if entry[1].shape[0] == size]
         evaluation = Evaluation(
             "eval", size, size, batch.inputs, called.root.steps if called.root else 0, called
         )

@@ -18,6 +18,8 @@ from .memory import is_real, scalar
 from .options import Options
 from .recorder import Recorder
 
+_clock = time.perf_counter_ns
+
 
 class _Local(threading.local):
     depth = 0
@@ -72,7 +74,7 @@ class Hooks:
         recorder = self.recorder
         if not recorder.active or where in self.faults.disabled:
             return None
-        began = time.perf_counter_ns()
+        began = _clock()
         recorder.calls += 1
         try:
             with recorder.lock:
@@ -81,7 +83,7 @@ class Hooks:
             self.faults.caught(where, error)
             return None
         finally:
-            recorder.hook_ns += time.perf_counter_ns() - began
+            recorder.hook_ns += _clock() - began
 
     def _call(self, original: Any) -> Any:
         local = _Local()
@@ -104,32 +106,35 @@ class Hooks:
         return __call__
 
     def _backward(self, original: Any) -> Any:
+        compiling = torch.compiler.is_compiling
         recorder, guarded = self.recorder, self._guarded
+        backwards = recorder.backwards
 
         def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> Any:
-            if torch.compiler.is_compiling():
+            if compiling():
                 return original(tensors, grad_tensors, *args, **kwargs)
             if not recorder.active:
                 self.remove()  # here no one iterates over torch's hooks
                 return original(tensors, grad_tensors, *args, **kwargs)
-            recorder.backwards.depth += 1
+            backwards.depth += 1
             try:
-                if recorder.backwards.depth == 1:
-                    guarded("backward", recorder.backwards.before_backward, tensors, grad_tensors)
                 return original(tensors, grad_tensors, *args, **kwargs)
             finally:
-                recorder.backwards.depth -= 1
-                if recorder.backwards.depth == 0:
-                    guarded("backward", recorder.backwards.after_backward)
+                backwards.depth -= 1
+                if backwards.depth == 0:
+                    guarded("backward", backwards.after_backward, tensors, grad_tensors)
 
         return backward
 
     def _zero_grad(self, original: Any) -> Any:
+        compiling = torch.compiler.is_compiling
         recorder, guarded = self.recorder, self._guarded
+        backwards = recorder.backwards
 
         def zero_grad(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if recorder.active and not torch.compiler.is_compiling():
-                guarded("zero_grad", recorder.backwards.zeroed, self)
+            # Mostly there is nothing to take back, since the optimizer's step took it.
+            if not compiling() and recorder.active and backwards.used:
+                guarded("zero_grad", backwards.zeroed, self)
             return original(self, *args, **kwargs)
 
         return zero_grad
@@ -158,15 +163,13 @@ class Hooks:
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Dict[str, Any]) -> None:
         if not torch.compiler.is_compiling():
-            self._guarded(
-                "optimizer step begin", self.recorder.steps.enter_step, optimizer, _closure(args, kwargs)
-            )
+            closure = (len(args) > 1 or bool(kwargs)) and _closure(args, kwargs)
+            self._guarded("optimizer step begin", self.recorder.steps.enter_step, optimizer, closure)
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Dict[str, Any]) -> None:
         if not torch.compiler.is_compiling():
-            self._guarded(
-                "optimizer step end", self.recorder.steps.leave_step, optimizer, _closure(args, kwargs)
-            )
+            closure = (len(args) > 1 or bool(kwargs)) and _closure(args, kwargs)
+            self._guarded("optimizer step end", self.recorder.steps.leave_step, optimizer, closure)
 
 
 def _closure(args: Any, kwargs: Dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 # waiting to get it back costs more than the copy. CDLL gives it away, for what takes a millisecond.
 _held = ctypes.PyDLL(None)
 _free = ctypes.CDLL(None)
-_LONG = 8 << 20
+LONG = 8 << 20
 
 
 def _function(library: ctypes.CDLL, name: str, result: Any) -> Any:
@@ -30,18 +30,21 @@ _compare_free = _function(_free, "memcmp", ctypes.c_int)
 _no_function: Any = torch._C.DisableTorchFunction
 _no_autocast: Any = torch._C._DisableAutocast
 
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_function_modes = torch._C._len_torch_function_stack
+
 float_at = ctypes.c_float.from_address
 double_at = ctypes.c_double.from_address
 
 
 def mover(size: int) -> Any:
     """Return memmove(to, from, size) for copies of this size."""
-    return _move_held if size < _LONG else _move_free
+    return _move_held if size < LONG else _move_free
 
 
 def comparer(size: int) -> Any:
     """Return memcmp(a, b, size) for comparisons of this size."""
-    return _compare_held if size < _LONG else _compare_free
+    return _compare_held if size < LONG else _compare_free
 
 
 def is_real(tensor: Tensor) -> bool:
@@ -51,6 +54,25 @@ def is_real(tensor: Tensor) -> bool:
     if not plain and kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
         return False
     return tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_quantized
+
+
+def address(tensor: Tensor) -> int:
+    """Return where the values of a plain tensor lie in their order; 0 if it is not as plain as that."""
+    plain = (
+        type(tensor) is Tensor
+        and tensor.is_cpu
+        and tensor.layout is torch.strided
+        and tensor.is_contiguous()
+        and not tensor.is_neg()
+        and not tensor.is_conj()
+        and not tensor.is_quantized
+    )
+    return tensor.data_ptr() if plain else 0
+
+
+def undisturbed() -> bool:
+    """Tell whether an operation on plain tensors would do what it does outside of all the user's modes."""
+    return _dispatch_modes() == 0 and _function_modes() == 0
 
 
 def is_flat(tensor: Tensor) -> bool:
@@ -65,7 +87,7 @@ class quiet:
 
     def __enter__(self) -> None:
         self._modes: Any = None
-        if torch._C._len_torch_dispatch_stack() > 0:
+        if _dispatch_modes() > 0:
             from torch.utils._python_dispatch import _disable_current_modes
 
             self._modes = _disable_current_modes()

@@ -29,6 +29,13 @@ class Modules:
         """Return all called modules that have parameters, each once."""
         return list({id(c): c for _, c in list(self._called.values()) if c is not None}.values())
 
+    def pending(self) -> bool:
+        """Tell whether any of them has a loss or a batch that no step took."""
+        for _, called in self._called.values():
+            if called is not None and (called.pending or called.losses):
+                return True
+        return False
+
     def forget(self, some: List[Called]) -> None:
         """Look at these modules anew when they are called again."""
         for number, (_, called) in list(self._called.items()):

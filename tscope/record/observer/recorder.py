@@ -11,7 +11,7 @@ from typing import Any, Deque, Dict, List, Optional, Tuple
 import torch
 
 from .backwards import Backwards
-from .batch import Batch, Watcher
+from .batch import Batch
 from .blocks import Pool
 from .exporter import Exporter
 from .faults import Faults
@@ -59,7 +59,6 @@ class Recorder:
         self.steps = Steps(self)
         self.rows = Rows(self)
         self.exporter = Exporter(self)
-        self.watcher: Watcher = (self.backwards.arrival, self.dead.append)
 
     def send(self, frame: Frame) -> None:
         """Queue a frame; the first one makes the connection."""
@@ -123,7 +122,7 @@ class Recorder:
         fields = {"roots": steps, "hook_ns": self.hook_ns - wait, "wait_ns": wait, "calls": self.calls}
         self.active = False
         self.sender.put(Frame("bye", fields))
-        self.sender.drain()
+        self.sender.close()
 
 
 def _hello() -> Dict[str, Any]:

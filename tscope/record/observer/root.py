@@ -12,11 +12,11 @@ from typing import Any, Callable, Dict, List, Optional
 import torch
 
 from .batch import Batch
-from .blocks import Block, Pool
-from .called import Called, compose
-from .driver import Driver
-from .flat import Held, Table, buffer_slots, describe, parameter_slots, release
-from .wire import Blob, Frame
+from .blocks import Pool
+from .called import Called, Loss, compose
+from .driver import Driver, Norms
+from .flat import Held, Table, buffer_slots, describe, parameter_slots
+from .wire import Frame
 
 
 class Root:
@@ -56,10 +56,10 @@ class Root:
         self.manual = False
         self.path: Optional[str] = None
         self.foreign = False
-        self.norms: Optional[Block] = None
+        self.norms: Optional[Norms] = None
         self.loss: Optional[float] = None
         self.last_driver: Optional[Driver] = None
-        self.unsent: Optional[Dict[str, Any]] = None
+        self.unsent: Optional[Frame] = None
         self.exported = False
         self.process = os.getpid()
 
@@ -83,11 +83,6 @@ class Root:
         called.root = self
         called.trainable = True
         called.drop_parameters()
-
-    def set_theta(self, held: Held) -> None:
-        """Replace the kept parameters."""
-        release(self.theta)
-        self.theta = held
 
     def enlist(self, driver: Driver) -> None:
         """Let the optimizer be one of this root's."""
@@ -125,26 +120,31 @@ class Root:
         blobs = self.parameters.blobs("theta", self.theta) + self.buffers.blobs("buffer", self.buffers_held)
         return Frame("root", fields, blobs)
 
-    def changed_buffers(self) -> List[Blob]:
-        """Return the buffers as arrays of a frame if any changed since they were sent last."""
+    def copy_buffers(self) -> bool:
+        """Keep a copy of the buffers, if any changed since the last one; tell whether any did."""
         if not self.buffers.slots or self.buffers.equals(self.buffers_held, self.pool):
-            return []
-        release(self.buffers_held)
+            return False
         self.buffers_held = self.buffers.copy(self.pool)
-        return self.buffers.blobs("buffer", self.buffers_held)
+        return True
 
     def take_batches(self) -> List[Batch]:
         """Return the pending batches that got a gradient, of all modules that stand for this root."""
+        if len(self.called) == 1:
+            return self.called[0].take()
         return [batch for called in self.called for batch in called.take()]
 
-    def take_loss(self, loose: List[Any]) -> Optional[float]:
+    def take_loss(self, loose: List[Loss]) -> Optional[float]:
         """Return the sum of the losses since the last step, counting each backward call once."""
-        losses = {id(loss): loss for called in self.called for loss in called.losses}
+        losses: List[Loss] = []
         for called in self.called:
-            called.losses = []
+            if called.losses:
+                losses += called.losses
+                called.losses = []
         if not losses:
-            losses = {id(loss): loss for loss in loose}
-        return sum(loss.value for loss in losses.values()) if losses else None
+            losses = loose
+        if len(losses) == 1:
+            return losses[0].value
+        return sum(loss.value for loss in set(losses)) if losses else None
 
 
 def _nothing() -> None:

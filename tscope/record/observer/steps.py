@@ -38,7 +38,7 @@ class Steps:
             driver.depth = min(driver.depth, active_steps(optimizer) - 1)
         driver.depth += 1
         if driver.depth == 1:
-            self.before_step(optimizer, closure)
+            self._before_step(optimizer, driver, closure)
 
     def leave_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
         """`step` ends."""
@@ -46,7 +46,7 @@ class Steps:
         driver.depth -= 1
         if driver.depth == 0:
             driver.steps += 1
-            self.after_step(optimizer, closure, skipped=False)
+            self._after_step(optimizer, driver, closure, skipped=False)
 
     def count_steps(self, optimizer: torch.optim.Optimizer) -> Optional[int]:
         """Return how often the optimizer stepped; None when that is not watched any more."""
@@ -59,9 +59,10 @@ class Steps:
 
     def left_out(self, optimizer: torch.optim.Optimizer, before: int) -> None:
         """A gradient scaler is done: if it found an overflow, it did not let the optimizer step."""
-        if self._meet_optimizer(optimizer).steps == before:
-            self.before_step(optimizer, closure=False)
-            self.after_step(optimizer, closure=False, skipped=True)
+        driver = self._meet_optimizer(optimizer)
+        if driver.steps == before:
+            self._before_step(optimizer, driver, closure=False)
+            self._after_step(optimizer, driver, closure=False, skipped=True)
 
     def _meet_optimizer(self, optimizer: torch.optim.Optimizer) -> Driver:
         """Return the optimizer's driver, new if it is."""
@@ -70,10 +71,11 @@ class Steps:
             driver = self.drivers[id(optimizer)] = Driver(optimizer)
         return driver
 
-    def before_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
+    def _before_step(self, optimizer: torch.optim.Optimizer, driver: Driver, closure: bool) -> None:
         """An optimizer is about to step: the gradients are what it will use, θ is what it starts from."""
-        self._recorder.forwards.bury()
-        driver = self._meet_optimizer(optimizer)
+        recorder = self._recorder
+        if recorder.dead:
+            recorder.forwards.bury()
         if driver.root is None:
             self._assign(optimizer, driver)
         root: Optional[Root] = driver.root
@@ -81,26 +83,30 @@ class Steps:
             return
         try:
             # Accumulated over the steps of one row.
-            if root.steps > 0 and not root.parameters.equals(root.theta, self._recorder.pool):
+            if root.steps > 0 and not root.parameters.equals(root.theta, recorder.pool):
                 root.foreign = True
             root.norms = None
-            if not closure and (root.steps + 1) % self._recorder.options.every == 0:
-                root.norms = gradient_norms(root.parameters, self._recorder.pool)
+            if not closure and (root.steps + 1) % recorder.options.every == 0:
+                root.norms = gradient_norms(root.parameters)
         except StructureChangedError as error:
             self._restructured(root, error)
-            self.before_step(optimizer, closure)
+            self._before_step(optimizer, driver, closure)
 
-    def after_step(self, optimizer: torch.optim.Optimizer, closure: bool, skipped: bool) -> None:
+    def _after_step(
+        self, optimizer: torch.optim.Optimizer, driver: Driver, closure: bool, skipped: bool
+    ) -> None:
         """An optimizer stepped, or would have, had a scaler not found an overflow."""
-        driver = self.drivers[id(optimizer)]
-        self._recorder.backwards.muted = False
+        recorder = self._recorder
+        backwards = recorder.backwards
+        backwards.muted = False
         root: Optional[Root] = driver.root
         if root is None:
             return
-        if closure and (root.steps + 1) % self._recorder.options.every == 0:
-            root.norms = gradient_norms(root.parameters, self._recorder.pool)
-        loss = root.take_loss(self._recorder.backwards.loose)
-        self._recorder.backwards.loose = []
+        if closure and (root.steps + 1) % recorder.options.every == 0:
+            root.norms = gradient_norms(root.parameters)
+        loss = root.take_loss(backwards.loose)
+        if backwards.loose:
+            backwards.loose = []
         if loss is None and root.last_driver is not None and root.last_driver is not driver:
             loss = root.loss  # two optimizers share one backward
         root.loss = loss
@@ -108,7 +114,8 @@ class Steps:
         found = getattr(optimizer, "found_inf", None)
         if isinstance(found, Tensor) and scalar(found):
             skipped = True
-        self._recorder.rows.step(root, driver, optimizer, skipped)
+        recorder.rows.step(root, driver, optimizer, skipped)
+        backwards.settle()
 
     def _assign(self, optimizer: torch.optim.Optimizer, driver: Driver) -> None:
         known = {id(p) for group in optimizer.param_groups for p in group["params"]}

@@ -29,13 +29,12 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 class Blob(NamedTuple):
-    """An array of a frame: `size` bytes of `block` from `start`."""
+    """An array of a frame: the first `size` bytes of `block`."""
 
     name: str
     dtype: str
     shape: Tuple[int, ...]
     block: Block
-    start: int
     size: int
 
 
@@ -57,17 +56,8 @@ class Frame:
         header.update(self.fields)
         text = json.dumps(header, separators=(",", ":")).encode("utf-8")
         prefix = PREFIX.pack(MAGIC, len(text), sum(blob.size for blob in self.blobs))
-        views = [
-            memoryview(blob.block.data)[blob.start : blob.start + blob.size]
-            for blob in self.blobs
-            if blob.size
-        ]
+        views = [memoryview(blob.block.data)[: blob.size] for blob in self.blobs if blob.size]
         return [prefix + text, *views]
-
-    def release(self) -> None:
-        """Give the arrays' memory back."""
-        for blob in self.blobs:
-            blob.block.release()
 
 
 def connect(path: str) -> socket.socket:
