@@ -179,6 +179,18 @@ def test_a_signal_restores_the_terminal(tmp_path, start, number, code):
     assert terminal.restored()
 
 
+def test_the_terminal_is_believed_more_than_the_environment(tmp_path, start):
+    finished(tmp_path / "a.zarr", 20)
+    terminal = start("a.zarr", COLUMNS="100", LINES="30")
+    terminal.until(lambda text: "[1 Overview]" in text and "done" in text, "the run")
+    terminal.resize(60, 15)
+    terminal.until(lambda text: text.count("┏") == 1 and "┌" not in text, "one pane")
+    terminal.resize(80, 24)
+    terminal.until(lambda text: text.count("┏") == 1 and "┌" in text, "several panes")
+    terminal.press("q")
+    assert terminal.wait() == 0
+
+
 def test_ctrl_c_quits(tmp_path, start):
     finished(tmp_path / "a.zarr", 20)
     terminal = start("a.zarr")

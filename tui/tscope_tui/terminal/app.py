@@ -224,8 +224,8 @@ class TscopeApp(App[None]):
         self.call_later(call)
 
     def later(self, seconds: float, call: Callable[[], None]) -> Callable[[], None]:
-        """Run `call` after some seconds."""
-        return self.set_timer(seconds, call).stop
+        """Run `call` after some seconds (Textual's own timers skip a call that would come late)."""
+        return asyncio.get_running_loop().call_later(seconds, self.call_later, call).cancel
 
     def say(self, text: str, tone: str = "text") -> None:
         """Show one line of text until the next key."""

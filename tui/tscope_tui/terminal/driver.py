@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from textual.drivers.linux_driver import LinuxDriver
 
 
@@ -21,3 +23,11 @@ class TerminalDriver(LinuxDriver):
         else:
             self._disable_mouse_support()
             self._mouse = False
+
+    def _get_terminal_size(self) -> tuple[int, int]:
+        # Textual would believe COLUMNS and LINES, and keep to them when the terminal is resized.
+        try:
+            width, height = os.get_terminal_size(self.fileno)
+        except OSError:
+            width = height = 0
+        return (width, height) if width and height else super()._get_terminal_size()
