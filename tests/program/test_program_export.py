@@ -130,6 +130,29 @@ def test_keyword_arguments_options_and_nested_inputs_are_inputs_or_constants():
     assert torch.equal(nested.program(nested.parameters, {}, nested.inputs), nested.expected())
 
 
+class Masked(nn.Module):
+    """Tensors without examples before and between those that hold some; one output holds none either."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, mask, x, scale, labels, more):
+        return mask * 2, self.layer(x * mask[0]) * scale + more + labels[:, None]
+
+
+def test_tensors_without_examples_are_constants_and_the_others_are_counted():
+    mask, scale = torch.rand(3, 4), torch.tensor(0.5)
+    x, labels, more = torch.randn(6, 4), torch.randint(0, 2, (6,)), torch.randn(6, 4)
+    made = exported(Masked(), (mask, x, scale, labels, more), gradient_path="1")
+    arguments = [(entry.name, entry.index, entry.batch) for entry in made.program.arguments]
+    assert arguments == [("x", 0, True), ("labels", 1, True), ("more", 2, True)]
+    for rows in (6, 2, 9):
+        inputs = [torch.randn(rows, 4), torch.randint(0, 2, (rows,)), torch.randn(rows, 4)]
+        expected = made.expected(mask, inputs[0], scale, *inputs[1:])
+        assert torch.equal(made.program(made.parameters, {}, inputs), expected)
+
+
 def test_a_model_for_one_number_of_rows_keeps_it_and_is_evaluated_in_padded_chunks():
     class Pairs(nn.Module):
         def __init__(self):

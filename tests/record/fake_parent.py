@@ -20,8 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tscope.record.observer_files import install
+from tscope.record.observer_files import PACKAGE, install
 
+_NO_EXPORT = """
+class ExportError(Exception): pass
+def export(*_, **__): raise ExportError("left out by the test")
+"""
 _PREFIX = struct.Struct("<4sIQ")
 _BITS = {"bfloat16": "uint16"}
 
@@ -61,9 +65,12 @@ class FakeParent:
     Args:
         options: `$TSCOPE_OPTIONS`.
         stop_after: Close everything when so many `step` frames came, as a dying recorder would.
+        export: Let the model be exported; it takes seconds, which most tests have no use for.
     """
 
-    def __init__(self, options: Mapping[str, Any] | None = None, stop_after: int | None = None) -> None:
+    def __init__(
+        self, options: Mapping[str, Any] | None = None, stop_after: int | None = None, *, export: bool = True
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="ts-")
         folder = Path(self._folder.name)
         self._path = folder / "s"
@@ -83,6 +90,8 @@ class FakeParent:
             "TSCOPE_SOCKET": str(self._path),
             "TSCOPE_OPTIONS": json.dumps(dict(options or {})),
         }
+        if not export:
+            (folder / "bootstrap" / PACKAGE / "export.py").write_text(_NO_EXPORT)
         self._thread = threading.Thread(target=self._accept)
         self._thread.start()
 
@@ -181,9 +190,10 @@ def run(
     stop_after: int | None = None,
     environment: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    export: bool = True,
 ) -> Run:
     """Run a command under the fake recorder until it and all its connections have ended."""
-    with FakeParent(options, stop_after) as parent:
+    with FakeParent(options, stop_after, export=export) as parent:
         done = subprocess.run(
             [str(part) for part in command],
             env={**parent.environment, "OMP_NUM_THREADS": "1", **(environment or {})},

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from record_run import await_that
 from record_scripts import command, environment, python, record, said, script
 from tscope_format import open_trace
+
+from tscope.program import Program
 
 
 def test_a_run_is_recorded_and_its_output_untouched(tmp_path: Path) -> None:
@@ -27,7 +30,7 @@ def test_a_run_is_recorded_and_its_output_untouched(tmp_path: Path) -> None:
     assert "smaller than raw" in figures
     assert "% of the run" in figures
     # How many depends on how busy the machine is: the end of the run may not be held up.
-    assert re.search(r"\d+ rows projected on heldout|no projections", figures)
+    assert re.search(r"\d+ rows? projected on heldout|no projections", figures)
     assert figures.endswith("→ t.zarr")
     assert following == "tscope: next: tscope analyze t.zarr --metric telescoping"
     reader = open_trace(tmp_path / "t.zarr")
@@ -58,6 +61,47 @@ def test_a_probe_file_is_followed(tmp_path: Path) -> None:
     root = open_trace(tmp_path / "t.zarr").root()
     assert root.read("probe/probe/input/0").shape == (5, 6)
     assert root.read("probe/probe/target").shape == (5, 1)
+
+
+MASKED = """
+import torch
+torch.manual_seed(0)
+class Masked(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(6, 2)
+    def forward(self, mask, x, scale, more):
+        return (self.layer(x * mask[0]) + more) * scale
+net = Masked()
+opt = torch.optim.SGD(net.parameters(), lr=0.05)
+mask, scale = torch.tensor([[1.0, 0.0, 1.0, 1.0, 0.0, 2.0]] * 3), torch.tensor(0.5)
+X, more = torch.randn(64, 6), torch.randn(64, 2)
+for step in range(20):
+    rows = torch.randint(0, 64, (16,))
+    opt.zero_grad()
+    net(mask, X[rows], scale, more[rows]).pow(2).mean().backward()
+    opt.step()
+torch.save(net.state_dict(), "end.pt")
+"""
+
+
+def test_tensors_without_examples_are_no_inputs_of_the_probe_set(tmp_path: Path) -> None:
+    script(tmp_path, MASKED, train=False)
+    rng = np.random.default_rng(0)
+    x, more = rng.normal(size=(5, 6)).astype(np.float32), rng.normal(size=(5, 2)).astype(np.float32)
+    np.savez(tmp_path / "p.npz", x0=x, x1=more)
+    done = record(tmp_path, "-o", "t.zarr", "--probe", "p.npz", *python("train.py"))
+    assert done.returncode == 0, done.stderr
+    root = open_trace(tmp_path / "t.zarr").root()
+    assert [root.read(f"examples/input/{k}").shape[1:] for k in (0, 1)] == [(6,), (2,)]
+    assert (root.read("batch/example")[1:] >= 0).all()
+    mask, state = np.array([1, 0, 1, 1, 0, 2], np.float32), torch.load(tmp_path / "end.pt")
+    expected = ((x * mask) @ state["layer.weight"].numpy().T + state["layer.bias"].numpy() + more) * 0.5
+    recorded = root.program()
+    assert recorded is not None
+    inputs = [torch.from_numpy(root.read(f"probe/probe/input/{k}")) for k in (0, 1)]
+    got = Program.load(*recorded)(state, {}, inputs)
+    assert got.numpy() == pytest.approx(expected, abs=1e-5)
 
 
 def test_no_probe_set_is_followed_if_none_is_wanted(tmp_path: Path) -> None:

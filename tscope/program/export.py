@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from .export_json import ExportError, dtype_name, encode_node
+from .export_select import Selected, examples
 from .export_shield import ad_friendly, untouched
-from .export_tree import argument_name, leaves, rebuild, resize
+from .export_tree import argument_name, leaves, resize
 
 VERSION = 1
 # Batches of one are specialised by torch.export (1 broadcasts), so it is shown at least this many rows.
@@ -80,19 +81,23 @@ def _export(
     if not named:
         raise ExportError("the module was called without a tensor")
     tensors = [tensor.detach() for _, tensor in named]
-    size = next((tensor.shape[0] for tensor in tensors if tensor.dim() > 0), None)
+    size = examples(module, call, tensors, output, gradient_path)
     rows = None if size is None else min(max(size, _LEAST_ROWS), _MOST_ROWS)
     batched = [size is not None and tensor.dim() > 0 and tensor.shape[0] == size for tensor in tensors]
 
     def attempt(count: Optional[int], dynamic: bool) -> Tuple[Json, Dict[str, Tensor]]:
         given = [resize(t, count) if b and count is not None else t for t, b in zip(tensors, batched)]
-        selected = _Selected(module, call, given, output, gradient_path, count)
+        selected = Selected(module, call, given, output, gradient_path, count)
         dims = [b and dynamic for b in batched]
-        graph, constants = _trace(selected, given, dims, module)
+        varying = batched if selected.by_example else [True] * len(batched)
+        graph, constants = _trace(selected, given, dims, varying, module)
+        # Only examples are given to the program: their place among them counts.
+        places = [sum(batched[:index]) if selected.by_example else index for index in range(len(batched))]
         for entry in graph["inputs"]:
             if entry["kind"] == "user":
                 entry["name"] = argument_name(module, named[entry["index"]][0])
                 entry["batch"] = batched[entry["index"]] and selected.by_example
+                entry["index"] = places[entry["index"]]
         graph["output_path"] = selected.path
         graph["outputs"] = selected.paths
         graph["batch"] = dynamic
@@ -108,87 +113,12 @@ def _export(
     return attempt(size, False)
 
 
-class _Selected(torch.nn.Module):
-    """The module as a function of its tensors only, returning the one selected output."""
-
-    def __init__(
-        self,
-        root: torch.nn.Module,
-        call: Tuple[Tuple[Any, ...], Dict[str, Any]],
-        tensors: Sequence[Tensor],
-        output: Optional[str],
-        gradient_path: Optional[str],
-        rows: Optional[int],
-    ) -> None:
-        super().__init__()
-        self.root = root
-        self.__dict__["training"] = False
-        self._call = call
-        self._causal: List[bool] = []
-        with torch.no_grad(), _causal_masks(self._causal, found=False):
-            found = dict(leaves(self._run(tensors)))
-        self.paths = list(found)
-        self.path = _select(found, output, gradient_path, rows)
-        self.expected = found[self.path].clone()
-        self.by_example = rows is not None and self.expected.dim() > 0 and self.expected.shape[0] == rows
-
-    def forward(self, *tensors: Tensor) -> Tensor:
-        with _causal_masks(self._causal, found=True):
-            return dict(leaves(self._run(tensors)))[self.path]
-
-    def _run(self, tensors: Sequence[Tensor]) -> Any:
-        args, kwargs = rebuild(self._call, iter(tensors))
-        return self.root(*args, **kwargs)
-
-
-@contextlib.contextmanager
-def _causal_masks(answers: List[bool], *, found: bool) -> Iterator[None]:
-    """Note what nn.TransformerEncoder finds out about its masks, or repeat what was `found`.
-
-    It compares the mask with a causal one, and branches: data-dependent control flow, though the mask hardly
-    ever depends on the data, and the answer only chooses between two ways to write the same attention.
-    """
-    home: Any = torch.nn.modules.transformer
-    original = getattr(home, "_detect_is_causal_mask", None)
-    if original is None:
-        yield
-        return
-    remaining = iter(list(answers))
-
-    def detect(*args: Any, **kwargs: Any) -> bool:
-        if not found:
-            answers.append(bool(original(*args, **kwargs)))
-            return answers[-1]
-        return next(remaining)
-
-    home._detect_is_causal_mask = detect
-    try:
-        yield
-    finally:
-        home._detect_is_causal_mask = original
-
-
-def _select(
-    found: Mapping[str, Tensor], output: Optional[str], gradient_path: Optional[str], rows: Optional[int]
-) -> str:
-    """Return the path of the output to record. A scalar loss is never chosen unless it is named."""
-    listed = ", ".join(repr(path) for path in found) or "none"
-    if output is not None:
-        if output not in found:
-            raise ExportError("the module has no output {!r}; its outputs are: {}".format(output, listed))
-        return output
-    floating = [path for path, tensor in found.items() if tensor.is_floating_point() and tensor.dim() > 0]
-    leading = [path for path in floating if found[path].shape[0] == rows]
-    for candidates in (leading, floating):
-        if gradient_path in candidates:
-            return str(gradient_path)
-        if candidates:
-            return candidates[0]
-    raise ExportError("the module returns no floating tensor with a dimension; its outputs are: " + listed)
-
-
 def _trace(
-    selected: _Selected, tensors: Sequence[Tensor], dynamic: Sequence[bool], module: torch.nn.Module
+    selected: Selected,
+    tensors: Sequence[Tensor],
+    dynamic: Sequence[bool],
+    varying: Sequence[bool],
+    module: torch.nn.Module,
 ) -> Tuple[Json, Dict[str, Tensor]]:
     dim = getattr(torch.export.Dim, "AUTO", None) or torch.export.Dim("batch")  # AUTO: since torch 2.5
     shapes = {"tensors": tuple({0: dim} if moving else {} for moving in dynamic)} if any(dynamic) else None
@@ -200,7 +130,7 @@ def _trace(
     _size_of_first(exported.graph, exported.graph_signature.user_inputs, dynamic)
     result = exported.graph_signature.user_outputs[-1]
     nodes = _needed(exported.graph, result)
-    held = _held(exported, module, tensors)
+    held = _held(exported, module, tensors, varying)
     _check(nodes, held, result, selected.expected, tensors)
     if any(dynamic):
         # Another number of rows: torch.export may have found conditions on it beyond a range.
@@ -248,9 +178,12 @@ def _rows(placeholder: Node) -> str:
 
 
 def _held(
-    exported: Any, module: torch.nn.Module, tensors: Sequence[Tensor]
+    exported: Any, module: torch.nn.Module, tensors: Sequence[Tensor], varying: Sequence[bool]
 ) -> Dict[str, Tuple[Json, Tensor]]:
-    """Map each placeholder to what it stands for, by the module's own names, and to its tensor."""
+    """Map each placeholder to what it stands for, by the module's own names, and to its tensor.
+
+    Arguments that are not `varying` are constants: what the module was called with here.
+    """
     first: Dict[int, str] = {}  # the first name of a tied tensor is the one in the parameter table
     tables = [module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)]
     own = {}
@@ -264,7 +197,9 @@ def _held(
         kind = spec.kind.name
         name = (spec.target or "").partition("root.")[2] or spec.target
         if kind == "USER_INPUT":
-            held[spec.arg.name] = ({"kind": "user", "index": index}, tensors[index])
+            user = {"kind": "user", "index": index}
+            fixed = {"kind": "constant", "name": "argument.{}".format(index)}
+            held[spec.arg.name] = (user if varying[index] else fixed, tensors[index])
             index += 1
         elif kind in ("PARAMETER", "BUFFER"):
             held[spec.arg.name] = ({"kind": kind.lower(), "name": first[id(own[name])]}, own[name])

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_parent import FakeParent, Run, run
@@ -21,7 +22,7 @@ for _ in range(3):
     opt.zero_grad(); net(torch.randn(4, 3)).sum().backward(); opt.step()
 print("trained")
 """
-PLAIN = {"export": "process"}
+PLAIN: dict[str, Any] = {"export": False, "options": {"export": "process"}}
 
 
 @pytest.fixture
@@ -39,9 +40,9 @@ def assert_recorded(done: Run) -> None:
 
 
 def test_scripts_modules_and_commands_are_recorded(tmp_path: Path, train: Path) -> None:
-    assert_recorded(run([sys.executable, train], options=PLAIN))
-    assert_recorded(run([sys.executable, "-m", "train"], options=PLAIN, cwd=tmp_path))
-    assert_recorded(run([sys.executable, "-c", TRAIN], options=PLAIN))
+    assert_recorded(run([sys.executable, train], **PLAIN))
+    assert_recorded(run([sys.executable, "-m", "train"], **PLAIN, cwd=tmp_path))
+    assert_recorded(run([sys.executable, "-c", TRAIN], **PLAIN))
 
 
 def test_launchers_are_transparent(tmp_path: Path, train: Path) -> None:
@@ -50,7 +51,7 @@ def test_launchers_are_transparent(tmp_path: Path, train: Path) -> None:
     (tmp_path / "launch.py").write_text(
         "import subprocess, sys, torch\nsubprocess.run([sys.executable, 'train.py'], check=True)\n"
     )
-    assert_recorded(run(["bash", shell], options=PLAIN))
+    assert_recorded(run(["bash", shell], **PLAIN))
 
 
 def test_isolated_interpreters_leave_no_mark(train: Path) -> None:
@@ -84,7 +85,7 @@ def test_another_sitecustomize_and_pythonpath_keep_working(
 def test_asking_for_torch_does_not_disarm_the_bootstrap() -> None:
     done = run(
         [sys.executable, "-c", "import importlib.util as u; assert u.find_spec('torch')\n" + TRAIN],
-        options=PLAIN,
+        **PLAIN,
     )
     assert_recorded(done)
 
@@ -102,7 +103,7 @@ def test_a_broken_observer_is_said_and_harmless(train: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["fork", "spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
 def test_data_loader_workers_do_not_record(tmp_path: Path, method: str) -> None:
     script = tmp_path / "loader.py"
     script.write_text(
@@ -120,7 +121,7 @@ if __name__ == "__main__":
     print("trained")
 """
     )
-    done = run([sys.executable, script], options=PLAIN)
+    done = run([sys.executable, script], **PLAIN)
     assert done.code == 0, done.stderr
     assert len(done.of("hello")) == 1
     assert [step["step"] for step in done.steps] == [1, 2, 3, 4, 5, 6]
@@ -133,7 +134,7 @@ def test_a_child_forked_before_any_training_may_train(tmp_path: Path) -> None:
     )
     with script.open("a") as file:
         file.write("\np = mp.get_context('fork').Process(target=train)\np.start(); p.join()\n")
-    done = run([sys.executable, script], options=PLAIN)
+    done = run([sys.executable, script], **PLAIN)
     assert len(done.steps) == 3
     assert len(done.of("hello")) == 1
 
@@ -141,14 +142,14 @@ def test_a_child_forked_before_any_training_may_train(tmp_path: Path) -> None:
 def test_sigterm_keeps_its_default_action(tmp_path: Path) -> None:
     script = tmp_path / "killed.py"
     script.write_text(TRAIN + "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n")
-    done = run([sys.executable, script], options=PLAIN)
+    done = run([sys.executable, script], **PLAIN)
     assert done.code == -15
 
 
 def test_exit_codes_are_the_scripts(tmp_path: Path) -> None:
     script = tmp_path / "fails.py"
     script.write_text(TRAIN + "raise SystemExit(3)\n")
-    done = run([sys.executable, script], options=PLAIN)
+    done = run([sys.executable, script], **PLAIN)
     assert done.code == 3
     assert len(done.steps) == 3
     assert len(done.of("bye")) == 1

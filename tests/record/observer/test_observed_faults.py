@@ -28,9 +28,8 @@ if os.environ.get("FAULT") and "_tscope_observer" in sys.modules:
 HOOKS = {
     "forward": "forwards.Forwards.before_forward",
     "forward output": "forwards.Forwards.after_forward",
-    "backward": "backwards.Backwards.before_backward",
+    "backward": "backwards.Backwards.after_backward",
     "output gradient": "backwards.Backwards.arrived",
-    "zero_grad": "backwards.Backwards.zeroed",
     "optimizer step begin": "steps.Steps.enter_step",
     "optimizer step end": "steps.Steps.leave_step",
     "export": "exporter.Exporter.begin",
@@ -39,7 +38,7 @@ HOOKS = {
 BUILDERS = {
     "root": "root.Root.announcement",
     "optimizer": "driver.Driver.announcement",
-    "step": "rows.Rows._micro",
+    "step": "rows.Row.build",
     "state": "driver.Driver.state",
     "eval": "rows.Rows.evaluations",
 }
@@ -61,6 +60,7 @@ def faulty(tmp_path: Path, reference: tuple[str, Path], fault: str, **options: o
         str(tmp_path / "out.pt"),
         options={**OPTIONS, **options},
         environment={"FAULT": fault},
+        export=False,
     )
     assert (done.code, done.stdout) == (0, reference[0]), done.stderr
     expected, got = (torch.load(p, weights_only=False) for p in (reference[1], tmp_path / "out.pt"))
@@ -78,6 +78,23 @@ def test_a_hook_that_fails_is_reported_once_and_left_alone(
     # Without the beginning of steps updates are still seen, by comparing memory; without their end none is.
     assert len(done.steps) == (0 if where == "optimizer step end" else 18)
     assert done.stderr == ""
+
+
+def test_a_failing_zero_grad_hook_is_reported_once(tmp_path: Path) -> None:
+    # It only has something to do after a backward: in a closure that is evaluated again.
+    alone = bare(write(tmp_path, "lbfgs"), str(tmp_path / "bare.pt"))
+    done = python(
+        write(tmp_path, "lbfgs", INJECT),
+        str(tmp_path / "out.pt"),
+        options=OPTIONS,
+        environment={"FAULT": "backwards.Backwards.zeroed"},
+        export=False,
+    )
+    assert (done.code, done.stdout) == (0, alone.stdout)
+    states = [torch.load(tmp_path / name, weights_only=False) for name in ("bare.pt", "out.pt")]
+    assert_same(states[0], states[1])
+    assert [report["where"] for report in done.of("report")] == ["zero_grad"]
+    assert len(done.steps) == 6
 
 
 @pytest.mark.parametrize("kind", list(BUILDERS))
@@ -109,6 +126,7 @@ def test_a_failing_scaler_hook_is_reported_once(tmp_path: Path, where: str) -> N
         str(tmp_path / "out.pt"),
         options=OPTIONS,
         environment={"FAULT": place[where]},
+        export=False,
     )
     assert (done.code, done.stdout) == (0, alone.stdout)
     states = [torch.load(tmp_path / name, weights_only=False) for name in ("bare.pt", "out.pt")]
@@ -126,6 +144,7 @@ def test_a_run_whose_recorder_dies_goes_on_to_the_same_end(
         str(tmp_path / "out.pt"),
         options={"queue_bytes": 4096},  # so that steps are waiting when it dies
         stop_after=steps,
+        export=False,
     )
     assert (done.code, done.stdout) == (0, reference[0]), done.stderr
     expected, got = (torch.load(p, weights_only=False) for p in (reference[1], tmp_path / "out.pt"))
@@ -172,6 +191,7 @@ def test_a_run_without_a_recorder_says_so_and_goes_on(tmp_path: Path, reference:
         write(tmp_path, "dropout_scheduler"),
         str(tmp_path / "out.pt"),
         environment={"TSCOPE_SOCKET": str(tmp_path / "nobody")},
+        export=False,
     )
     assert (done.code, done.stdout) == (0, reference[0])
     assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["tscope"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set, Tuple
 
 import torch
 from torch import Tensor
@@ -74,8 +74,8 @@ class Inputs:
     Args:
         args: Its arguments.
         kwargs: Its arguments by name.
-        leading: Index of a tensor whose rows are the examples, if that is known; else all the tensors are
-            taken, until the output tells which.
+        leading: Index of a tensor whose rows are the examples, if that is known; else all tensors are taken,
+            until a gradient arrives at an output that has as many rows.
 
     Attributes:
         size: The number of rows; None when there is no tensor with a dimension.
@@ -159,6 +159,10 @@ class Batch:
         self.call: Optional[Tuple[Any, Any]] = None
         self.alive = 0
 
+    def lengths(self) -> Set[Optional[int]]:
+        """Return the numbers of rows that the inputs have: one, once it is known which are examples."""
+        return {copied.shape[0] for _, copied in self.inputs} or {self.size}
+
     def path(self, wanted: Optional[str]) -> Optional[str]:
         """Return the path of the output to record: the wanted one, else the first whose gradient arrived.
 
@@ -167,7 +171,8 @@ class Batch:
         if wanted is not None:
             return wanted if wanted in self.watched or wanted in self.outputs else None
         arrived = [path for path in self.watched if path in self.arrived]
-        leading = [path for path in arrived if self.arrived[path] == self.size]
+        lengths = self.lengths()
+        leading = [path for path in arrived if self.arrived[path] in lengths]
         return next(iter(leading or [p for p in arrived if self.arrived[p] >= 0]), None)
 
     def forget(self) -> None:

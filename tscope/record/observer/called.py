@@ -49,7 +49,7 @@ class Called:
         losses: Backward calls that reached one of its outputs since the last step.
         evaluations: Evaluation forwards from before it belonged to a root.
         root: The root it belongs to.
-        leading: Index of the first input whose rows are the examples, once an output told.
+        leading: Index of the first input whose rows are the examples, once an output's gradient told.
         untaken: Training forwards since a step took one.
     """
 
@@ -102,6 +102,15 @@ class Called:
         self.pending = left
         self.untaken = 0
         return taken
+
+    def learn(self, batches: Sequence[Batch], path: Optional[str]) -> None:
+        """Find out which inputs' rows are the examples: those of which the output has as many."""
+        for batch in batches:
+            length = batch.arrived.get(path, -1) if path is not None else -1
+            for index, copied in batch.inputs:
+                if copied.shape[0] == length:
+                    self.leading = index
+                    return
 
     def drop(self, batches: Sequence[Batch]) -> None:
         """Forget some of the pending batches."""

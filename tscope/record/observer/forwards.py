@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, List, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import torch
-from torch import Tensor
 
 from .batch import Batch, Inputs, copied_output, watch
 from .called import Called
@@ -89,29 +88,16 @@ class Forwards:
             return
         options = recorder.options
         wanted = options.output or (called.root.path if called.root is not None else None)
-        if called.leading is None and batch.inputs:
-            self._lead(called, batch, [tensor for path, tensor in watched if wanted in (None, path)])
         if options.outputs == 0:
             return
         for path, tensor in watched:
             if wanted is not None and path != wanted:
                 continue
-            fits = tensor.dim() and (wanted is not None or tensor.size(0) == batch.size)
+            fits = tensor.dim() and (wanted is not None or tensor.size(0) in batch.lengths())
             # The output now, its gradient later.
             if fits and self._affordable(called, 8 * tensor.numel()):
                 batch.outputs[path] = copied = copied_output(recorder.pool, tensor)
                 batch.bytes += 2 * copied.size  # its gradient is to come
-
-    def _lead(self, called: Called, batch: Batch, outputs: List[Tensor]) -> None:
-        """Find out which inputs' rows are the examples: of those the output has as many."""
-        sizes = [copied.shape[0] for _, copied in batch.inputs]
-        for output in outputs:
-            size = output.size(0) if output.dim() else -1
-            if size in sizes:
-                called.leading = batch.inputs[sizes.index(size)][0]
-                batch.size = size
-                break
-        batch.inputs = [entry for entry in batch.inputs if entry[1].shape[0] == batch.size]
 
     def _affordable(self, called: Called, size: int) -> bool:
         limit = self._recorder.options.outputs
@@ -149,7 +135,7 @@ class Forwards:
     def _evaluate(self, called: Called, mode: str, args: Any, kwargs: Any) -> Optional[Evaluation]:
         inputs = Inputs(args, kwargs, called.leading)
         if called.leading is None and len({tensor.size(0) for _, tensor in inputs.tensors}) > 1:
-            return None  # which of them are examples only the output of a training forward tells
+            return None  # which of them hold examples is not known before a training step
         rows = called.budget.rows(inputs)
         if not rows or not called.budget.spend(inputs, rows):
             return None
@@ -170,7 +156,8 @@ class Forwards:
     def _late_evaluation(self, called: Called, batch: Batch, result: Any) -> None:
         """A forward in evaluation mode that kept a graph for nothing: an evaluation all the same."""
         size = batch.size or 0
-        batch.inputs = [entry for entry in batch.inputs if entry[1].shape[0] == size]
+        if called.leading is None and len(batch.lengths()) > 1:
+            return
         evaluation = Evaluation(
             "eval", size, size, batch.inputs, called.root.steps if called.root else 0, called
         )

@@ -209,12 +209,15 @@ def start() -> Hooks:
         if not recorder.active:
             hooks.remove()
 
+    def connected() -> None:
+        process = sys.modules.get("multiprocessing.process")
+        if process is not None and process.parent_process() is not None:
+            # Children of multiprocessing end by os._exit, after their finalizers and without atexit.
+            from multiprocessing.util import Finalize
+
+            Finalize(None, finish, exitpriority=0)
+
+    recorder.connected = connected
     atexit.register(finish)
     os.register_at_fork(after_in_child=forked)
-    process = sys.modules.get("multiprocessing.process")
-    if process is not None and process.parent_process() is not None:
-        # Children of multiprocessing end by os._exit, after their finalizers and without atexit.
-        from multiprocessing.util import Finalize
-
-        Finalize(None, finish, exitpriority=0)
     return hooks

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections import deque
-from typing import Any, Deque, Dict, List, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
 import torch
 
@@ -38,6 +38,7 @@ class Recorder:
         sender: The connection, made when the first root is found.
         hook_ns: Time spent in the hooks.
         calls: Number of hook calls.
+        connected: Called when the connection is made.
         dead: Batches whose graph is gone. Graphs die at any time and in any thread, even in the sender's, so
             that they are only noted here.
     """
@@ -49,6 +50,7 @@ class Recorder:
         self.lock = threading.RLock()
         self.pool = Pool()
         self.sender: Optional[Sender] = None
+        self.connected: Optional[Callable[[], None]] = None
         self.hook_ns = 0
         self.calls = 0
         self.roots: List[Root] = []
@@ -66,10 +68,12 @@ class Recorder:
             self.sender = self._connected()
         self.sender.put(frame)
         if self.sender.gone:
-            self.active = False
-            closed = self.sender.closed_by_script
-            what = "the script closed the connection to it" if closed else "it is gone"
-            self.faults.note("the recorder", what + ", and recording ends here")
+            self._lost(self.sender)
+
+    def _lost(self, sender: Sender) -> None:
+        self.active = False
+        what = "the script closed the connection to it" if sender.closed_by_script else "it is gone"
+        self.faults.note("the recorder", what + ", and recording ends here")
 
     def _connected(self) -> Sender:
         try:
@@ -78,6 +82,8 @@ class Recorder:
             self.active = False  # nobody listens, and nobody will
             raise
         sender.put(Frame("hello", _hello()))
+        if self.connected is not None:
+            self.connected()
         return sender
 
     def export(self, root: Root, call: Tuple[Any, Any]) -> None:
@@ -111,18 +117,20 @@ class Recorder:
 
     def finish(self) -> None:
         """The process ends: send what is left, and wait until the recorder has it."""
-        if self.sender is None or self.sender.gone:
+        sender = self.sender
+        if sender is not None and not sender.gone:
+            for root in self.roots:
+                self.rows.last(root)
+            self.exporter.finish()
+            steps = {str(root.number): {"steps": root.steps, "skipped": root.skipped} for root in self.roots}
+            wait = sender.wait_ns
+            fields = {"roots": steps, "hook_ns": self.hook_ns - wait, "wait_ns": wait, "calls": self.calls}
             self.active = False
-            return
-        for root in self.roots:
-            self.rows.last(root)
-        self.exporter.finish()
-        steps = {str(root.number): {"steps": root.steps, "skipped": root.skipped} for root in self.roots}
-        wait = self.sender.wait_ns
-        fields = {"roots": steps, "hook_ns": self.hook_ns - wait, "wait_ns": wait, "calls": self.calls}
+            sender.put(Frame("bye", fields))
+            sender.close()
         self.active = False
-        self.sender.put(Frame("bye", fields))
-        self.sender.close()
+        if sender is not None and sender.gone:
+            self._lost(sender)
 
 
 def _hello() -> Dict[str, Any]:

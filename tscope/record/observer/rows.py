@@ -78,9 +78,8 @@ class Row(Frame):
         path = self._path if self._path in batch.arrived else batch.path(self._wanted)
         length = batch.arrived.get(path, -1) if path is not None else -1
         # Rows of the input are only examples if the output has one row for each.
-        known = length >= 0 and length == batch.size and bool(batch.inputs)
-        if known:
-            self.blobs += [copied.blob("input:{}:{}".format(number, index)) for index, copied in batch.inputs]
+        inputs = [(index, copied) for index, copied in batch.inputs if copied.shape[0] == length]
+        self.blobs += [copied.blob("input:{}:{}".format(number, index)) for index, copied in inputs]
         output = batch.outputs.get(path) if path is not None else None
         gradient = batch.gradients.get(path) if path is not None else None
         if output is not None and gradient is not None:
@@ -89,8 +88,8 @@ class Row(Frame):
         described = {
             "size": length if length >= 0 else (batch.size or 0),
             "scale": batch.scale,
-            "inputs": known,
-            "input_dtypes": [dtype_name(copied.dtype) for _, copied in batch.inputs] if known else [],
+            "inputs": bool(inputs),
+            "input_dtypes": [dtype_name(copied.dtype) for _, copied in inputs],
         }
         batch.forget()
         return described
@@ -164,6 +163,9 @@ class Rows:
         batches = root.take_batches()
         if root.path is None:
             root.path = next((p for p in (b.path(options.output) for b in batches) if p is not None), None)
+        for called in root.called:
+            if called.leading is None:
+                called.learn(batches, root.path)
         wait = recorder.sender.wait_ns if recorder.sender is not None else 0
         fields: Dict[str, Any] = {
             "root": root.number,

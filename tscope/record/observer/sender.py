@@ -48,6 +48,7 @@ class Sender:
         self._bell.acquire()
         self._asleep = False
         self._much = int(_MUCH * limit)
+        self._closing = False
         self._waiting = 0
         self._queued = 0
         self._sent = 0
@@ -73,7 +74,7 @@ class Sender:
         """Wait until everything is sent or the recorder is gone, and end."""
         with self._lock:
             self._await(lambda: self._queued == 0)
-        self.gone = True
+        self._closing = True
         self._wake()
 
     def forked(self) -> None:
@@ -124,7 +125,7 @@ class Sender:
     def _run(self) -> None:
         connection = self._connection
         naps = 0
-        while connection is not None and not self.gone:
+        while connection is not None and not self.gone and not self._closing:
             if not self._frames:
                 self._rest(naps)
                 naps = naps + 1 if naps < _NAPS else 0
