@@ -203,6 +203,8 @@ def start() -> Hooks:
 
     def finish() -> None:
         hooks._guarded("exit", recorder.finish)
+        # Only if that failed is there anything left to do: what was said of it may still wait to be sent.
+        hooks._guarded("last frames", recorder.drain)
 
     def forked() -> None:
         recorder.forked()

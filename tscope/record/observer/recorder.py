@@ -132,6 +132,11 @@ class Recorder:
         if sender is not None and sender.gone:
             self._lost(sender)
 
+    def drain(self) -> None:
+        """Wait until the recorder has what was queued."""
+        if self.sender is not None and not self.sender.gone:
+            self.sender.close()
+
 
 def _hello() -> Dict[str, Any]:
     return {
