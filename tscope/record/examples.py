@@ -27,14 +27,15 @@ def row_hashes(inputs: Sequence[NDArray[Any]]) -> list[bytes]:
     Returns:
         For each row the blake2b digest of its bytes, input after input; 16 bytes each.
     """
-    rows = [_row_bytes(array) for array in inputs]
+    rows = [row_bytes(array) for array in inputs]
     blake2b = hashlib.blake2b
     if len(rows) == 1:
         return [blake2b(row, digest_size=DIGEST).digest() for row in rows[0]]
     return [blake2b(b"".join(parts), digest_size=DIGEST).digest() for parts in zip(*rows, strict=True)]
 
 
-def _row_bytes(array: NDArray[Any]) -> list[memoryview]:
+def row_bytes(array: NDArray[Any]) -> list[memoryview]:
+    """Return the bytes of each row of an array (example, …)."""
     whole = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     size = len(whole) // len(array) if len(array) else 0
     return [whole[start * size : (start + 1) * size] for start in range(len(array))]
