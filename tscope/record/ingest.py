@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Literal
 
 from tscope_format.errors import RecordError, clean
 
+from tscope.record.heap import keep_freed_memory
 from tscope.record.inbox import Inbox
 from tscope.record.options import RecordOptions
 from tscope.record.outcome import Outcome
-from tscope.record.receiver import NICENESS, Received, Receiver, lower_priority
+from tscope.record.priority import lower_priority
+from tscope.record.receiver import Received, Receiver
 from tscope.record.session import Session
 
 if TYPE_CHECKING:
@@ -100,7 +102,8 @@ class Ingest:
             self._inbox.close()
 
     def _record(self) -> None:
-        lower_priority(NICENESS)
+        lower_priority()
+        keep_freed_memory()
         # The command was started before this: numpy and the codecs load while its own imports do.
         from tscope.record.trace import Recording
 

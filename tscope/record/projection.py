@@ -29,11 +29,11 @@ from tscope.program.functional import OutputFunctional
 from tscope.program.program import Program
 from tscope.record.backlog import State
 from tscope.record.frames import Blob, Frame, read_frame, write_frame
+from tscope.record.heap import keep_freed_memory
 from tscope.record.linear_map import LinearMap, linear_map
-from tscope.record.receiver import lower_priority
+from tscope.record.priority import lowest_priority
 from tscope.replay.flat import named, tensor
 
-LOWEST_PRIORITY = 19
 WORTHWHILE = 4.0  # seconds spent on J_0, after which it pays to load what turns it into a linear map (2 s)
 CHUNK_BYTES = 64 << 20  # of model outputs that are held at once
 Tensors = dict[str, torch.Tensor]
@@ -275,7 +275,8 @@ def _table(frame: Frame, name: str) -> tuple[Tensor, ...]:
 
 def main() -> None:
     """Project until the recorder closes its end."""
-    lower_priority(LOWEST_PRIORITY)
+    lowest_priority()
+    keep_freed_memory()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of torch's own making; failures are reported as such
     gc.freeze()

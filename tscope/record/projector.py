@@ -24,8 +24,8 @@ from tscope_format.errors import clean
 
 from tscope.record.backlog import LIMIT, Backlog, State
 from tscope.record.frames import Blob, Frame, FrameError, read_frame, write_frame
+from tscope.record.priority import lower_priority
 from tscope.record.probe_source import ProbeArrays
-from tscope.record.receiver import NICENESS, lower_priority
 
 Message: TypeAlias = tuple[str, dict[str, Any], dict[str, Blob]]
 
@@ -115,8 +115,9 @@ class Projector:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    # Ctrl-C is for the script: the recorder decides when the projections end.
-                    start_new_session=True,
+                    # Ctrl-C is for the script: the recorder decides when the projections end. Not a new
+                    # session: Linux may schedule those as groups, among which no priority counts.
+                    process_group=0,
                 )
         except OSError as error:
             self._closed = True
@@ -213,7 +214,7 @@ class Projector:
             self._connection.close()
 
     def _send(self, connection: socket.socket) -> None:
-        lower_priority(NICENESS)
+        lower_priority()
         while True:
             with self._changed:
                 message = self._next()
@@ -263,7 +264,7 @@ class Projector:
         return max(1, int((self._deadline - self._clock()) / max(pace, 1e-6)) - IN_FLIGHT)
 
     def _receive(self, connection: socket.socket) -> None:
-        lower_priority(NICENESS)
+        lower_priority()
         ended = "its process ended"
         try:
             while (frame := read_frame(connection.recv_into)) is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import socket
 import threading
@@ -12,12 +11,10 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from tscope.record.inbox import Inbox
+from tscope.record.priority import lower_priority
 
 if TYPE_CHECKING:
     from tscope.record.frames import Frame
-
-# Below the run, above the projections: what the run waits for must not starve.
-NICENESS = 5
 
 
 @dataclass(frozen=True)
@@ -27,14 +24,6 @@ class Received:
     connection: int
     frame: Frame | None
     problem: str | None = None
-
-
-def lower_priority(niceness: int) -> None:
-    """Give the calling thread (only it, on Linux) this niceness, if it is not lower in priority already."""
-    thread = threading.get_native_id()
-    with contextlib.suppress(OSError):
-        if os.getpriority(os.PRIO_PROCESS, thread) < niceness:
-            os.setpriority(os.PRIO_PROCESS, thread, niceness)
 
 
 class Receiver:
@@ -83,7 +72,7 @@ class Receiver:
             _shut(connection)
 
     def _accept(self) -> None:
-        lower_priority(NICENESS)
+        lower_priority()
         while True:
             try:
                 connection, _ = self._listener.accept()

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from .recorder import Recorder
 
 # Exports take seconds; a copy that hangs (on a lock that some thread held) ends by the alarm.
-_ALARM = 120
+_ALARM = 600
+_NICENESS = 10
 _DONE = b"1"
 
 Call = Tuple[Tuple[Any, ...], Dict[str, Any]]
@@ -144,6 +145,7 @@ class Exporter:
         self, root: Root, module: torch.nn.Module, call: Call, connection: socket.socket, writer: int
     ) -> None:
         """In the copy: export, send, say so. The caller then ends the process without any cleaning up."""
+        os.nice(_NICENESS)
         torch.set_num_threads(1)  # the threads of the pool do not exist here: it would wait for them forever
         gc.disable()  # no finalizer of the script may run twice
         signal.set_wakeup_fd(-1)
@@ -151,7 +153,7 @@ class Exporter:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
         signal.alarm(_ALARM)
-        os.setsid()
+        os.setpgid(0, 0)  # not setsid: sessions are scheduled as groups, and no priority would count
         _silence({connection.fileno(), writer})
         send(connection, _program(root, module, call, self._recorder.options.output, Pool()).pieces())
         connection.close()
