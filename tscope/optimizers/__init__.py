@@ -1,0 +1,10 @@
+"""What an optimizer did, as numbers: each recorded update as a linear map of the gradient.
+
+`training_steps` walks a run again with replayed gradients; `LinearStep` is the row of math.md §2's table.
+`Loss` is the run's loss and labels, inferred from outputs and their gradients. Needs torch.
+"""
+
+from tscope.optimizers.losses import Loss
+from tscope.optimizers.step import LinearStep, StepResidual, TrainingStep
+
+__all__ = ["LinearStep", "Loss", "StepResidual", "TrainingStep"]
