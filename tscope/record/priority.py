@@ -26,6 +26,12 @@ def lowest_priority() -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
+def end_lowest_priority(process: int) -> None:
+    """Let a process take part again, at its niceness: the run is over, and it is in nobody's way."""
+    with contextlib.suppress(AttributeError, OSError):
+        os.sched_setscheduler(process, os.SCHED_OTHER, os.sched_param(0))
+
+
 def _raise_niceness(niceness: int) -> None:
     thread = threading.get_native_id()
     with contextlib.suppress(OSError):

@@ -24,7 +24,7 @@ from tscope_format.errors import clean
 
 from tscope.record.backlog import LIMIT, Backlog, State
 from tscope.record.frames import Blob, Frame, FrameError, read_frame, write_frame
-from tscope.record.priority import lower_priority
+from tscope.record.priority import end_lowest_priority, lower_priority
 from tscope.record.probe_source import ProbeArrays
 
 Message: TypeAlias = tuple[str, dict[str, Any], dict[str, Blob]]
@@ -188,6 +188,8 @@ class Projector:
 
     def finish(self, deadline: float) -> None:
         """Project what can be done until `deadline` (on the clock), the last state in any case."""
+        if self._process is not None:
+            end_lowest_priority(self._process.pid)
         with self._changed:
             self._deadline = deadline
             for lane in self._lanes.values():

@@ -82,7 +82,7 @@ class Exporter:
                 continue
             fork.pipe.close()
             self._copies.remove(fork)
-            if answer != _DONE:
+            if answer != _DONE and self._recorder.active:
                 self._later.append((fork.root, fork.call))
                 text = "the forked copy died or took more than {} s; it is done at the end of the run".format(
                     _ALARM
