@@ -1,0 +1,211 @@
+"""What the layers read in one forward pass, and the gradients of each output behind them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tscope.kernels.factors import Affine, Explicit, Factor, Lookup, Unfolding
+from tscope.kernels.layout import Layout, split
+from tscope.kernels.sites import Operand, Site, aligned_shape, arguments, multiplier
+from tscope.program.derivatives import Chunk, Tensors, real
+from tscope.program.program import Program
+
+
+@dataclass(frozen=True)
+class Use:
+    """One operand of one site, and its Jacobian on some examples."""
+
+    site: Site
+    operand: Operand
+    factor: Factor
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A forward pass with its graph, ready to be differentiated by the values at the sites.
+
+    Attributes:
+        output: (example, output), padding left out.
+        given: each site's arguments, by name.
+        values: y, each site's output.
+        elements: of all intermediate values together.
+    """
+
+    output: Tensor
+    given: tuple[dict[str, Any], ...]
+    values: tuple[Tensor, ...]
+    elements: int
+
+    def gradients(self, cotangent: Tensor, *, last: bool) -> tuple[Tensor, ...]:
+        """Return ∂(output·cotangent)/∂y for each site, zero where there is no path."""
+        if not self.values or not self.output.requires_grad:
+            return tuple(torch.zeros_like(value) for value in self.values)
+        return torch.autograd.grad(
+            self.output,
+            self.values,
+            cotangent,
+            retain_graph=not last,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+
+
+def forward(
+    program: Program, sites: Sequence[Site], point: Tensors, buffers: Tensors, part: Chunk, *, measure: bool
+) -> Pass:
+    """Evaluate the program on a chunk, and keep the arguments and outputs of the sites.
+
+    No parameter is differentiated: the graph that is built leads to the sites' outputs only, which saves the
+    weights' gradients in the backward passes.
+
+    Args:
+        program: the model.
+        sites: what to keep.
+        point: parameters by name, without gradient.
+        buffers: by name.
+        part: the examples.
+        measure: count the elements of all intermediate values (they are then all kept meanwhile).
+    """
+    given: list[dict[str, Any]] = [{} for _ in sites]
+    values: list[Tensor] = [torch.empty(0)] * len(sites)
+
+    def keeping(index: int, function: Callable[..., Any], node: Any) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = function(*args, **kwargs)
+            y = result if isinstance(result, Tensor) else result[0]
+            if not y.requires_grad:
+                y.requires_grad_()  # the first of its path: everything before it is constant
+            given[index], values[index] = arguments(node, args, kwargs), y
+            return result
+
+        return call
+
+    steps = list(program.steps)
+    for index, site in enumerate(sites):
+        function, bind, frees = steps[site.position]
+        steps[site.position] = (keeping(index, function, program.graph.nodes[site.position]), bind, frees)
+    with torch.enable_grad():
+        slots = program.slots(point, buffers, part.inputs)
+        program.run(slots, steps, range(len(steps)), keep=measure)
+        output = real(part, part.functional(slots[program.graph.output]))
+    inner = slots[1 + len(program.graph.inputs) :] if measure else []
+    elements = sum(value.numel() for value in inner if isinstance(value, Tensor))
+    return Pass(output, tuple(given), tuple(values), elements)
+
+
+def capture(
+    program: Program,
+    sites: Mapping[Site, Layout],
+    point: Tensors,
+    buffers: Tensors,
+    part: Chunk,
+    dtype: torch.dtype,
+) -> list[Use]:
+    """Return the Jacobian of every operand at the sites, on the examples of a chunk, in `dtype`.
+
+    One forward pass and a backward pass for each output; the examples must not influence each other, since
+    all of them are differentiated at once.
+    """
+    if not sites:
+        return []
+    run = forward(program, tuple(sites), point, buffers, part, measure=False)
+    outputs = run.output.shape[1]
+    columns = []
+    for c in range(outputs):
+        cotangent = torch.zeros_like(run.output)
+        cotangent[:, c] = 1
+        columns.append(run.gradients(cotangent, last=c == outputs - 1))
+    uses = []
+    with torch.no_grad(), program.settings():
+        for index, (site, layout) in enumerate(sites.items()):
+            G = torch.stack([column[index] for column in columns])
+            G = G.to(dtype)
+            uses += [
+                Use(site, operand, _factor(program, site, operand, layout, run.given[index], G, part.count))
+                for operand in site.operands
+            ]
+    return uses
+
+
+def _factor(
+    program: Program,
+    site: Site,
+    operand: Operand,
+    layout: Layout,
+    given: Mapping[str, Any],
+    G: Tensor,
+    count: int,
+) -> Factor:
+    """Return the factor of an operand from y's gradient G (output, *y), padded examples left out."""
+    if operand.role == "broadcast":
+        return Explicit(_broadcast(program, site, operand, layout, given, G)[:count])
+    first = layout.examples_first(G, 1)[:count]  # (n, c, …)
+    x: Tensor = given[site.factor].detach()
+    x = layout.examples_first(x)[:count]
+    n, c = first.shape[:2]
+    if operand.role == "lookup":
+        index = x.reshape(n, -1).long()
+        G = first.reshape(n, c, index.shape[1], -1)
+        padding = given["padding_idx"]
+        if padding >= 0:
+            G = G * (index != padding)[:, None, :, None]
+        return Lookup(index, G, operand.shape)
+    x = x.to(G.dtype)
+    if operand.role == "affine":
+        G = first.reshape(n, c, 1, -1, first.shape[-1])
+        return Affine(x.reshape(n, -1, x.shape[-1]), G, operand.shape, operand.flipped)
+    unfolding = _unfolding(operand, given)
+    # (n, c, before, after, channel, *space) → (n, c, g, s, o): images of an example, then their positions
+    G = split(first.flatten(2, 3), 3, (unfolding.groups, -1)).flatten(5)
+    G = G.permute(0, 1, 3, 2, 5, 4).flatten(3, 4)
+    return Affine(x.flatten(1, 2), G, operand.shape, unfolding=unfolding)
+
+
+def _broadcast(
+    program: Program, site: Site, operand: Operand, layout: Layout, given: Mapping[str, Any], G: Tensor
+) -> Tensor:
+    """Return ∂f/∂operand (example, output, *operand): G times its multiplier, summed where it broadcasts."""
+    product = (G * multiplier(program.graph.nodes[site.position], operand, given)).to(G.dtype)
+    aligned = aligned_shape(site, operand, G.dim() - 1)
+    summed = [axis + 1 for axis, size in enumerate(aligned) if size == 1 and axis != layout.axis]
+    if summed:
+        product = product.sum(summed, keepdim=True)
+    axis = layout.axis + 1
+    product = split(product, axis, (layout.before, -1, layout.after)).sum((axis, axis + 2))
+    return product.movedim(axis, 0).reshape(product.shape[axis], len(G), *operand.shape)
+
+
+def _unfolding(operand: Operand, given: Mapping[str, Any]) -> Unfolding:
+    kernel = operand.shape[2:]
+    dims = len(kernel)
+    stride, dilation = (_each(given[name], dims) for name in ("stride", "dilation"))
+    padding = given["padding"]
+    if padding == "same":
+        # As torch pads: what is left over goes behind.
+        totals = [d * (size - 1) for d, size in zip(dilation, kernel, strict=True)]
+        pairs = tuple((total // 2, total - total // 2) for total in totals)
+    elif padding == "valid":
+        pairs = ((0, 0),) * dims
+    else:
+        pairs = tuple((size, size) for size in _each(padding, dims))
+    return Unfolding(kernel, stride, pairs, dilation, given["groups"])
+
+
+def _each(value: Sequence[int] | int, dims: int) -> tuple[int, ...]:
+    sizes = (value,) if isinstance(value, int) else tuple(value)
+    return sizes * dims if len(sizes) == 1 else sizes
+
+
+def elements_each(sites: Sequence[Site], run: Pass) -> float:
+    """Return how many elements a pass over one example takes: what is kept, and the sites' gradients."""
+    n, outputs = run.output.shape
+    kept = 2 * run.elements + 2 * outputs * sum(value.numel() for value in run.values)
+    # A weight's own Jacobian never is, a broadcast operand's is.
+    held = sum(math.prod(o.shape) for site in sites for o in site.operands if o.role == "broadcast")
+    return kept / n + outputs * held

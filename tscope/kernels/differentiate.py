@@ -1,0 +1,127 @@
+"""Jacobians of some parameters of a program by differentiation of the whole of it, an example at a time."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.func import jacrev, vmap
+from tscope_format.errors import TscopeError
+
+from tscope.program.derivatives import Chunk, Tensors, chunks, real
+from tscope.program.program import Program
+
+
+def per_example(
+    program: Program, names: Sequence[str], point: Tensors, buffers: Tensors, part: Chunk
+) -> dict[str, Tensor]:
+    """Return ∂f/∂θ^(p) (example, output, *parameter) of the named parameters on a chunk.
+
+    Exact for any program. Where all its operators can be batched once more (torch.func.vmap), all examples go
+    at once; else each output of each example takes a backward pass.
+    """
+    if program.batch and part.count > 0:
+        try:
+            return _batched(program, names, point, buffers, part)
+        except (TscopeError, RuntimeError, ValueError, TypeError):
+            pass  # some operator has no batching rule (recurrent layers)
+    return one_by_one(program, names, point, buffers, part)
+
+
+def _batched(
+    program: Program, names: Sequence[str], point: Tensors, buffers: Tensors, part: Chunk
+) -> dict[str, Tensor]:
+    batched = {entry.index for entry in program.arguments if entry.batch}
+    least = program.graph.least_rows
+
+    def output(chosen: dict[str, Tensor], *rows: Tensor) -> Tensor:
+        # A program may not be valid for one row: the example is given as often as it needs, and read once.
+        inputs = [
+            row.unsqueeze(0).expand(least, *row.shape) if index in batched else row
+            for index, row in enumerate(rows)
+        ]
+        return part.functional(program({**point, **chosen}, buffers, inputs))[0]
+
+    axes = tuple(0 if index in batched else None for index in range(len(part.inputs)))
+    inputs = [value[: part.count] if index in batched else value for index, value in enumerate(part.inputs)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # vmap is slow for some operators, and says so
+        found: dict[str, Tensor] = vmap(jacrev(output), (None, *axes))(
+            {name: point[name] for name in names}, *inputs
+        )
+    return {name: value.detach() for name, value in found.items()}
+
+
+def one_by_one(
+    program: Program, names: Sequence[str], point: Tensors, buffers: Tensors, part: Chunk
+) -> dict[str, Tensor]:
+    """Return the same by one backward pass for each output of each example.
+
+    The examples go through the program as few at a time as it takes, since a backward pass visits them all.
+    """
+    count = part.count if part.count >= 0 else None
+    inputs = part.inputs
+    if count is not None and program.batch:
+        inputs = tuple(
+            value[:count] if any(e.index == index and e.batch for e in program.arguments) else value
+            for index, value in enumerate(inputs)
+        )
+        pieces = list(chunks(program, part.functional, inputs, program.graph.least_rows))
+    else:
+        pieces = [part]
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    for piece in pieces:
+        with torch.enable_grad():
+            variables = {name: point[name].detach().requires_grad_() for name in names}
+            output = real(piece, piece.functional(program({**point, **variables}, buffers, piece.inputs)))
+        for position in range(output.numel()):
+            gradients = _gradients(output, list(variables.values()), position)
+            for name, gradient in zip(names, gradients, strict=True):
+                found[name].append(gradient)
+        shape = output.shape[1]
+    return {
+        name: torch.stack(rows).view(-1, shape, *point[name].shape).to(output.dtype)
+        for name, rows in found.items()
+    }
+
+
+def _gradients(output: Tensor, variables: list[Tensor], position: int) -> tuple[Tensor, ...]:
+    if not output.requires_grad:
+        return tuple(torch.zeros_like(variable, requires_grad=False) for variable in variables)
+    cotangent = torch.zeros_like(output)
+    cotangent.view(-1)[position] = 1
+    return torch.autograd.grad(
+        output, variables, cotangent, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+
+
+def pull_columns(
+    program: Program,
+    names: Sequence[str],
+    point: Tensors,
+    buffers: Tensors,
+    part: Chunk,
+    cotangents: Tensor,
+) -> dict[str, Tensor]:
+    """Return Jᵀ R (k, *parameter) on a chunk for R (example, output, k): a backward pass for each column."""
+    with torch.enable_grad():
+        variables = {name: point[name].detach().requires_grad_() for name in names}
+        output = real(part, part.functional(program({**point, **variables}, buffers, part.inputs)))
+    columns: list[tuple[Tensor, ...]] = []
+    for k in range(cotangents.shape[2]):
+        if not output.requires_grad:
+            columns.append(tuple(torch.zeros_like(v, requires_grad=False) for v in variables.values()))
+            continue
+        columns.append(
+            torch.autograd.grad(
+                output,
+                list(variables.values()),
+                cotangents[:, :, k].to(output.dtype),
+                retain_graph=k < cotangents.shape[2] - 1,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        )
+    return {name: torch.stack([column[i] for column in columns]) for i, name in enumerate(names)}

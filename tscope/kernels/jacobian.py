@@ -1,0 +1,283 @@
+"""J = ∂f/∂θ of a recorded program: blocks of the tangent kernel, and products with many vectors at once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tscope_format.errors import AnalysisError, UsageError, clean
+
+from tscope.kernels.capture import Use, capture
+from tscope.kernels.differentiate import per_example, pull_columns
+from tscope.kernels.plan import Plan, plan_for
+from tscope.kernels.product import block, by_parameter, merged_biases
+from tscope.program.derivatives import Chunk, Tensors, chunks, detached, evaluate, jvp
+from tscope.program.functional import OutputFunctional
+from tscope.program.program import Program
+
+_MEMORY = 256 << 20
+
+
+class Jacobian:
+    """J of one program at one (θ, buffers): rows (example, output), columns the parameters.
+
+    J is never formed. Layers that are linear in their parameters give theirs as products of what they read
+    and of the output's gradients behind them (math.md §4); what is used in any other way is differentiated an
+    example at a time. All products are exact up to rounding, in the program's dtype and on its device.
+
+    The examples must not influence each other, as they do not in eval mode.
+
+    Attributes:
+        names: the parameters that J is over.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        functional: OutputFunctional,
+        parameters: Tensors,
+        buffers: Tensors,
+        *,
+        wrt: Collection[str] | None = None,
+        memory: int = _MEMORY,
+    ) -> None:
+        """Prepare the products; nothing is computed yet.
+
+        Args:
+            program: the model.
+            functional: what of the output to follow: all of it, or some positions.
+            parameters: θ by name.
+            buffers: by name.
+            wrt: the parameters that J is over: those that were trained. None for all floating ones.
+            memory: bytes to use for intermediate values, beside the arguments and the result.
+
+        Raises:
+            UsageError: if the functional has targets (they belong to one set of examples), or a name in
+                `wrt` is not a floating parameter of the program.
+            AnalysisError: if a parameter is missing or complex.
+        """
+        if functional.target is not None:
+            raise UsageError(
+                f"a Jacobian takes any examples, but the functional {functional.kind!r} has the targets of "
+                "one set of them; use full or index"
+            )
+        self._program = program
+        self._functional = functional
+        self._point = detached(program, parameters)
+        self._buffers = buffers
+        self._memory = memory
+        missing = [name for name in program.parameters if name not in self._point]
+        if missing:
+            raise AnalysisError(f"the parameter {clean(missing[0])!r} of the model was not given")
+        floating = tuple(n for n in program.parameters if self._point[n].is_floating_point())
+        unknown = sorted(set(wrt or ()) - set(floating))
+        if unknown:
+            raise UsageError(f"{clean(unknown[0])!r} is not a floating parameter that the model uses")
+        self.names = floating if wrt is None else tuple(name for name in floating if name in wrt)
+        complex_ones = [name for name, value in self._point.items() if value.is_complex()]
+        if complex_ones:
+            raise AnalysisError(
+                f"the parameter {clean(complex_ones[0])!r} is complex; a Jacobian is of real ones"
+            )
+        self._dtype = program.dtype or torch.float32
+        for name in self.names if program.dtype is None else ():
+            self._dtype = torch.promote_types(self._dtype, self._point[name].dtype)
+        if self._dtype.itemsize < torch.float32.itemsize:
+            self._dtype = torch.float32  # products of many terms need more digits than the model has
+
+    def block(
+        self, rows: Sequence[Tensor], columns: Sequence[Tensor], preconditioner: Tensors | None = None
+    ) -> Tensor:
+        """Return K = J(rows) diag(D) J(columns)ᵀ (row, output, column, output).
+
+        Without D, a linear layer costs 2·N·B·(d_in + C²·d_out) flops, N rows and B columns; with D,
+        2·N·B·C·(d_in·d_out) exactly. Both take C backward passes over the rows and the columns.
+
+        Args:
+            rows: inputs, each (row, …).
+            columns: inputs, each (column, …).
+            preconditioner: D by parameter name, of the parameters' shapes; None for the identity.
+
+        Raises:
+            UsageError: if D lacks a parameter or has another shape.
+            AnalysisError: if examples influence each other, or memory runs out.
+        """
+        D = None if preconditioner is None else self._diagonal(preconditioner)
+        plan = self._plan(rows)
+        total, width = self._total(rows), self._total(columns)
+        K: Tensor | None = None
+        left = 0
+        for rights in self._parts(columns, plan):
+            right = self._factors(rights, plan)
+            top = 0
+            for tops in self._parts(rows, plan):
+                piece = self._product(self._factors(tops, plan), right, D, plan, (tops, rights))
+                n, c, m, _ = piece.shape
+                if (n, m) == (total, width):
+                    return piece
+                if K is None:
+                    K = piece.new_empty(total, c, width, c)
+                K[top : top + n, :, left : left + m] = piece
+                top += n
+            left += m
+        assert K is not None  # there is a part of each
+        return K
+
+    def pushforward(self, inputs: Sequence[Tensor], tangents: Mapping[str, Tensor]) -> Tensor:
+        """Return J V (example, output, k).
+
+        Fewer columns than outputs: a forward-mode pass for each column. Else C backward passes, and for a
+        linear layer 2·N·k·(d_in·d_out + C·d_out) flops.
+
+        Args:
+            inputs: each (example, …).
+            tangents: V (k, *parameter) by name; parameters without one stay fixed.
+
+        Raises:
+            UsageError: if a tangent's shape does not fit, or their numbers of columns differ.
+        """
+        V = self._tangents(tangents)
+        k = len(next(iter(V.values())))
+        plan = self._plan(inputs)
+        if k < plan.outputs:
+            return self._push_whole(inputs, V, plan)
+        whole = {name: V[name] for name in plan.rest if name in V}
+        found = self._push_whole(inputs, whole, plan) if whole else None
+        strips = []
+        for part in self._parts(inputs, plan):
+            uses = [use for use in self._uses(part, plan) if use.operand.parameter in V]
+            if uses:
+                products = (use.factor.push(V[use.operand.parameter], self._memory // 3) for use in uses)
+                strips.append(_sum(products))
+        if not strips:
+            return self._push_whole(inputs, V, plan) if found is None else found
+        layers = torch.cat(strips)
+        return layers if found is None else layers + found
+
+    def pullback(self, inputs: Sequence[Tensor], cotangents: Tensor) -> dict[str, Tensor]:
+        """Return Jᵀ R (k, *parameter) for every parameter of J.
+
+        Fewer columns than outputs: a backward pass for each column. Else C backward passes, and for a linear
+        layer 2·B·k·(d_in·d_out + C·d_out) flops.
+
+        Args:
+            inputs: each (example, …).
+            cotangents: R (example, output, k).
+
+        Raises:
+            UsageError: if R is not of the outputs' shape.
+        """
+        plan = self._plan(inputs)
+        total = self._total(inputs)
+        if cotangents.dim() != 3 or cotangents.shape[1] != plan.outputs or len(cotangents) != total:
+            raise UsageError(
+                f"the cotangents have the shape {tuple(cotangents.shape)}, "
+                f"expected ({total}, {plan.outputs}, columns)"
+            )
+        R = cotangents.detach().to(self._dtype)
+        k = R.shape[2]
+        found = {n: R.new_zeros(k, *self._point[n].shape) for n in self.names}
+        by_layers = k >= plan.outputs
+        whole = plan.rest if by_layers else self.names
+        start = 0
+        for part in self._parts(inputs, plan):
+            piece = R[start : start + part.count] if part.count >= 0 else R
+            start += part.count
+            for use in self._uses(part, plan) if by_layers else []:
+                found[use.operand.parameter] += use.factor.pull(piece, self._memory // 3)
+            if whole:
+                columns = pull_columns(self._program, whole, self._point, self._buffers, part, piece)
+                for name, value in columns.items():
+                    found[name] += value
+        return found
+
+    def _plan(self, inputs: Sequence[Tensor]) -> Plan:
+        return plan_for(
+            self._program, self._functional, frozenset(self.names), self._point, self._buffers, inputs
+        )
+
+    def _parts(self, inputs: Sequence[Tensor], plan: Plan) -> Iterator[Chunk]:
+        """Yield the examples, as many at a time as a third of the memory holds."""
+        each = plan.elements * self._dtype.itemsize
+        return chunks(self._program, self._functional, inputs, max(1, int(self._memory / 3 / each)))
+
+    def _uses(self, part: Chunk, plan: Plan) -> list[Use]:
+        return capture(self._program, plan.sites, self._point, self._buffers, part, self._dtype)
+
+    def _factors(self, part: Chunk, plan: Plan) -> _Factors:
+        uses = self._uses(part, plan)
+        rest: dict[str, Tensor] = {}
+        if plan.rest:
+            rest = per_example(self._program, plan.rest, self._point, self._buffers, part)
+        return _Factors(uses, {name: value.to(self._dtype) for name, value in rest.items()})
+
+    def _product(
+        self, rows: _Factors, columns: _Factors, D: Tensors | None, plan: Plan, parts: tuple[Chunk, Chunk]
+    ) -> Tensor:
+        if not rows.uses and not rows.rest:
+            n, m = (self._total(part.inputs) if part.count < 0 else part.count for part in parts)
+            device = parts[0].inputs[0].device
+            return torch.zeros(n, plan.outputs, m, plan.outputs, dtype=self._dtype, device=device)
+        left, right = (by_parameter(side.uses, side.rest) for side in (rows, columns))
+        biases = merged_biases(rows.uses) if D is None else {}
+        return block(left, right, biases, D, self._memory // 3)
+
+    def _push_whole(self, inputs: Sequence[Tensor], V: Tensors, plan: Plan) -> Tensor:
+        """Return J V by a forward-mode pass for each column."""
+        rows = max(1, int(self._memory / 3 / (plan.elements * self._dtype.itemsize)))
+        columns = []
+        for column in range(len(next(iter(V.values())))):
+            tangents = {name: value[column] for name, value in V.items()}
+            _, product = jvp(
+                self._program, self._functional, self._point, tangents, self._buffers, inputs, rows
+            )
+            columns.append(product.to(self._dtype))
+        return torch.stack(columns, 2)
+
+    def _total(self, inputs: Sequence[Tensor]) -> int:
+        """Return how many rows the output has on these inputs."""
+        for entry in self._program.arguments:
+            if entry.batch:
+                return len(inputs[entry.index])
+        return len(evaluate(self._program, self._functional, self._point, self._buffers, inputs))
+
+    def _tangents(self, tangents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        found = {name: tangents[name] for name in self.names if name in tangents}
+        if not found:
+            raise UsageError("no tangent is of a parameter of this Jacobian")
+        k = len(next(iter(found.values())))
+        for name, value in found.items():
+            expected = (k, *self._point[name].shape)
+            if tuple(value.shape) != expected:
+                raise UsageError(
+                    f"the tangents of {clean(name)!r} have the shape {tuple(value.shape)}, not {expected}"
+                )
+        return {name: value.detach().to(self._dtype) for name, value in found.items()}
+
+    def _diagonal(self, preconditioner: Tensors) -> dict[str, Tensor]:
+        found = {}
+        for name in self.names:
+            shape = tuple(self._point[name].shape)
+            given = preconditioner.get(name)
+            if given is None or tuple(given.shape) != shape:
+                what = "is missing" if given is None else f"has the shape {tuple(given.shape)}, not {shape}"
+                raise UsageError(f"the preconditioner of the parameter {clean(name)!r} {what}")
+            found[name] = given.detach().to(self._dtype)
+        return found
+
+
+@dataclass(frozen=True)
+class _Factors:
+    """The Jacobian on some examples: by the layers, and the rest in full."""
+
+    uses: list[Use]
+    rest: dict[str, Tensor]
+
+
+def _sum(values: Iterable[Tensor]) -> Tensor:
+    first, *others = values
+    for other in others:
+        first = first + other
+    return first
