@@ -43,6 +43,7 @@ class Metric:
             still be provided after the run, so its gaps are the ones to report.
         options: A frozen dataclass, whose fields are the metric's options; it checks their values.
         run: Computes the result: (trace, options, progress) → Result. It writes nothing.
+        plan: Says how it would be computed and about what that costs, where that can be much.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Metric:
     requires: tuple[tuple[Need, ...], ...]
     options: type[Any]
     run: Callable[[Trace, Any, Progress], Result]
+    plan: Callable[[Trace, Any], str] | None = None
 
     @property
     def needs(self) -> str:

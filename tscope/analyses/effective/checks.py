@@ -1,0 +1,247 @@
+"""What makes the smoother's figures valid, measured on every step; a check that fails is an error.
+
+A match of predictions validates nothing: a diagonal fitted to Δθ matches them to 6e-9 with p = 4e15 (math.md
+§2). So the recursion is held against what it is made of: the optimizer's own step, the loss's own gradient,
+and a second rollout with other labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from tscope_format.errors import AnalysisError, clean
+
+from tscope.analyses.effective.columns import Columns
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tscope.analyses.effective.points import Jacobian, Points
+    from tscope.optimizers import LinearStep, TrainingStep
+
+    Tensors = Mapping[str, Tensor]
+
+# Function space is looked at on so many steps of the run, spread evenly, and wherever parameters fit worse.
+_LOOKS = 100
+_FIRST = 8
+_WORSE = 1.5
+# Stored parameters are rounded; a step's arithmetic rounds a few times.
+_ROUNDINGS = 4.0
+
+
+@dataclass
+class Share:
+    """‖part‖ / ‖whole‖ over the run: root of sums of squares."""
+
+    part: float = 0.0
+    whole: float = 0.0
+
+    def add(self, part: float, whole: float) -> None:
+        """Take in the squares of one step."""
+        self.part += part
+        self.whole += whole
+
+    @property
+    def value(self) -> float:
+        """The share; 0 where nothing was."""
+        return (self.part / self.whole) ** 0.5 if self.whole > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What relative differences may be.
+
+    Attributes:
+        replayed: Between two ways of computing the same: rounding of the replay, amplified by many steps.
+        recorded: To what was recorded: rounding of the run and of the trace.
+    """
+
+    replayed: float
+    recorded: float
+
+    @classmethod
+    def of(cls, trained: torch.dtype, stored: torch.dtype, replayed: torch.dtype) -> Tolerance:
+        """Return the tolerance for a run trained, stored (output gradients) and replayed in these dtypes."""
+        double = torch.float64
+        replay = 1e-8 if replayed == double else 2e-3
+        if trained == double and replayed == double:
+            return cls(replay, 1e-8 if stored == double else 1e-5)
+        return cls(replay, 2e-3 if torch.finfo(trained).eps < 1e-5 else 5e-2)
+
+
+@dataclass
+class Checks:
+    """The checks of one pass over the run.
+
+    Attributes:
+        points: The evaluation points.
+        trained: The dtype that the run was trained in.
+        tolerance: What differences may be.
+        total: How many steps the run has.
+        parameters: ‖Δθ_adapter − Δθ‖ / ‖Δθ‖.
+        function: ‖J(Δθ_adapter − Δθ)‖ / ‖JΔθ‖, on the steps that were looked at.
+        rounding: The same for the rounding of the stored parameters.
+        kernel: ‖change by the form − JΔ‖ / ‖JΔ‖ on those steps, of the recorded gradient.
+        loss: ‖∂ℓ/∂f − recorded‖ / ‖recorded‖, the loss's gradient at the recorded outputs.
+        labels: ‖Δf̃ − Sδ‖ / ‖Sδ‖ at the last kept row.
+        state: The largest relative difference to the optimizer state recorded at anchors.
+        output: The largest relative difference to the recorded training outputs.
+    """
+
+    points: Points
+    trained: torch.dtype
+    tolerance: Tolerance
+    total: int
+    parameters: Share = field(default_factory=Share)
+    function: Share = field(default_factory=Share)
+    rounding: Share = field(default_factory=Share)
+    kernel: Share = field(default_factory=Share)
+    loss: Share = field(default_factory=Share)
+    labels: float = 0.0
+    state: float = 0.0
+    output: float = 0.0
+    looked: int = 0
+    _adapter: Columns = field(default_factory=lambda: Columns(1))
+    _worst: float = 0.0
+    _steps: int = 0
+    _generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
+
+    def adapted(self, step: TrainingStep, update: LinearStep) -> dict[str, Tensor]:
+        """Return Δ (…) of the recorded gradient by the table's row, and compare it with the recorded Δθ.
+
+        Raises:
+            AnalysisError: The preconditioner is not one.
+        """
+        _check_diagonal(step, update)
+        gradient = {name: value.clone()[None] for name, value in step.gradient.items()}
+        moved = self._adapter.change(update, gradient, fixed=step.theta)
+        return {
+            name: moved[name][0] if name in moved else torch.zeros_like(value)
+            for name, value in step.gradient.items()
+        }
+
+    def step(
+        self, step: TrainingStep, adapted: Tensors, jacobian: Jacobian, moved: Tensor, gradient: Tensor
+    ) -> None:
+        """Take in one step.
+
+        Args:
+            step: The step.
+            adapted: What `adapted` returned.
+            jacobian: J at θ_{t−1}.
+            moved: The change of the anchored predictions by the form (point, output).
+            gradient: The loss's gradient at the recorded outputs (slot, output).
+
+        Raises:
+            AnalysisError: A check fails.
+        """
+        self.output = max(self.output, step.residual.output)
+        self.state = max([self.state, *step.residual.state.values()])
+        self.loss.add(_square(gradient - step.output_grad), _square(step.output_grad))
+        change = {name: step.after[name] - step.theta[name] for name in adapted}
+        rest = {name: adapted[name] - change[name] for name in adapted}
+        part, whole = (sum(_square(v) for v in values.values()) for values in (rest, change))
+        self.parameters.add(part, whole)
+        relative = (part / whole) ** 0.5 if whole > 0 else 0.0
+        spread = max(1, self.total // _LOOKS)
+        if self._steps < _FIRST or self._steps % spread == 0 or relative > _WORSE * self._worst:
+            self._look(step, rest, change, jacobian, moved)
+        self._worst = max(self._worst, relative)
+        self._steps += 1
+        self._require_adapter(step)
+        self._require_loss(step)
+
+    def require_labels(self, row_step: int, expected: Tensor, found: Tensor) -> None:
+        """Compare what the perturbed labels did to the predictions with Sδ, both (point, output).
+
+        Raises:
+            AnalysisError: They differ.
+        """
+        scale = float(expected.norm())
+        self.labels = float((found - expected).norm()) / scale if scale > 0 else float(found.norm())
+        if not self.labels <= self.tolerance.replayed:
+            raise AnalysisError(
+                f"effective-params is not valid at step {row_step}: perturbed labels change the rolled-out "
+                f"predictions by {self.labels:.2g} of ‖Sδ‖ other than the smoother says (at most "
+                f"{self.tolerance.replayed:.0e}); {self._remedy()}"
+            )
+
+    def _look(
+        self, step: TrainingStep, rest: Tensors, change: Tensors, jacobian: Jacobian, moved: Tensor
+    ) -> None:
+        """Compare the step in function space."""
+        columns = {
+            name: torch.stack([change[name], rest[name], self._rounding(step.theta[name])])
+            for name in jacobian.names
+        }
+        recorded, missing, rounded = self.points.pushforward(jacobian, columns).unbind(-1)
+        whole = _square(recorded)
+        self.function.add(_square(missing), whole)
+        self.rounding.add(_square(rounded), whole)
+        self.kernel.add(_square(moved - (recorded + missing)), _square(recorded + missing))
+        self.looked += 1
+
+    def _rounding(self, theta: Tensor) -> Tensor:
+        """Return a rounding error of random sign for each stored parameter."""
+        signs = torch.randint(0, 2, theta.shape, generator=self._generator).to(theta.dtype).mul_(2).sub_(1)
+        return theta.abs() * signs * (torch.finfo(self.trained).eps / 2)
+
+    def _require_adapter(self, step: TrainingStep) -> None:
+        allowed = self.tolerance.recorded + _ROUNDINGS * self.rounding.value
+        if not self.function.value <= allowed:
+            raise AnalysisError(
+                f"effective-params is not valid: at step {step.step} the optimizer's rule does not give the "
+                f"recorded steps, ‖J(Δθ_rule − Δθ)‖/‖JΔθ‖ = {self.function.value:.2g} (at most "
+                f"{allowed:.1g}); something else changes the parameters or the gradients, or the learning "
+                "rate or decay is not what was recorded"
+            )
+        if not self.kernel.value <= self.tolerance.replayed:
+            raise AnalysisError(
+                f"effective-params is not valid: at step {step.step} the kernel gives another step than "
+                f"the Jacobian, by {self.kernel.value:.2g} of it (at most {self.tolerance.replayed:.0e}); "
+                + self._remedy()
+            )
+
+    def _remedy(self) -> str:
+        """Say what to do about two computations of the replay that disagree."""
+        precise = self.tolerance.replayed < 1e-6
+        return "this is a fault of tscope: report it" if precise else "try `--dtype float64`"
+
+    def _require_loss(self, step: TrainingStep) -> None:
+        if not self.loss.value <= self.tolerance.recorded:
+            raise AnalysisError(
+                f"effective-params is not valid: at step {step.step} the loss and labels do not give the "
+                f"recorded output gradients, they differ by {self.loss.value:.2g} of them (at most "
+                f"{self.tolerance.recorded:.0e}); give the right `--loss` and `--labels`"
+            )
+
+    def scalars(self) -> dict[str, float]:
+        """Return the figures of the checks by name."""
+        return {
+            "adapter_residual": self.function.value,
+            "adapter_residual_parameters": self.parameters.value,
+            "adapter_rounding": self.rounding.value,
+            "adapter_state": self.state,
+            "kernel_residual": self.kernel.value,
+            "loss_residual": self.loss.value,
+            "label_residual": self.labels,
+            "determinism_residual": self.output,
+        }
+
+
+def _check_diagonal(step: TrainingStep, update: LinearStep) -> None:
+    """Refuse a D that no optimizer has: a fitted one has both signs."""
+    for diagonals in (update.d_in, update.d_out):
+        for name, diagonal in (diagonals or {}).items():
+            if not bool((diagonal >= 0).all()):
+                raise AnalysisError(
+                    f"effective-params is not valid: at step {step.step} the preconditioner of "
+                    f"{clean(name)} is negative or NaN; it must come from the optimizer's state"
+                )
+
+
+def _square(values: Tensor) -> float:
+    return float(values.double().square().sum())

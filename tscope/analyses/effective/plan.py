@@ -1,0 +1,201 @@
+"""Which form computes the smoother, and what it costs in memory and in arithmetic."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from tscope_format.errors import AnalysisError
+
+if TYPE_CHECKING:
+    from tscope.optimizers import LinearStep
+
+# Columns beside the smoother's own: the check's, two rollouts, the anchored predictions.
+_EXTRA = 4
+# A pass forward and back through a network takes so many flops a parameter and example.
+_PASSES = 6
+_FEWEST_PROBES = 8
+_BLOCK_SHARE = 0.25  # of the memory, for what a block of columns needs beside the state
+_BLOCK_COPIES = 4
+_LARGEST_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What the optimizer's steps need.
+
+    Attributes:
+        momentum: M has a memory.
+        decay: There is weight decay.
+        diagonal: There is a preconditioner.
+    """
+
+    momentum: bool = False
+    decay: bool = False
+    diagonal: bool = False
+
+    def __or__(self, other: Traits) -> Traits:
+        return Traits(
+            self.momentum or other.momentum, self.decay or other.decay, self.diagonal or other.diagonal
+        )
+
+    @classmethod
+    def of(cls, update: LinearStep) -> Traits:
+        """Return those of one step."""
+        return cls(
+            momentum=any(update.mu.values()),
+            decay=any(update.coupled.values()) or any(update.decoupled.values()),
+            diagonal=update.d_in is not None or update.d_out is not None,
+        )
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the problem is.
+
+    Attributes:
+        points: N.
+        outputs: C.
+        directions: q, the columns of the exact smoother.
+        parameters: P.
+        batch: Examples of a step.
+        steps: Steps of the run.
+        bytes: Of a number.
+    """
+
+    points: int
+    outputs: int
+    directions: int
+    parameters: int
+    batch: int
+    steps: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A form with its cost.
+
+    Attributes:
+        form: "kernel", "parameter" or "probes".
+        columns: Columns of a pass: q, or the most probes that fit.
+        block: Columns taken at once in parameter space.
+        memory: Bytes of the state and of what a step needs.
+        flops: Of a pass over the run.
+    """
+
+    form: str
+    columns: int
+    block: int
+    memory: float
+    flops: float
+
+    def __str__(self) -> str:
+        exact = self.form != "probes"
+        what = f"{self.columns} label directions" if exact else f"up to {self.columns} probes a pass"
+        return f"{self.form} form ({'exact' if exact else 'estimate'}, {what})"
+
+
+def choose(asked: str, size: Size, traits: Traits, *, frozen: bool, limit: float) -> Plan:
+    """Return the form that was asked for, or the cheapest exact one that fits, else probes.
+
+    Args:
+        asked: "auto" or a form.
+        size: The problem.
+        traits: What the steps of the run need.
+        frozen: Decay acts on the recorded parameters.
+        limit: Bytes.
+
+    Raises:
+        AnalysisError: The form is not exact for the optimizer, or does not fit; the message names what does.
+    """
+    theta = traits.decay and not frozen
+    kept = int(traits.momentum) + int(theta)
+    exact = {"parameter": _parameter(size, size.directions, kept, limit)}
+    if not traits.momentum and not theta:
+        exact["kernel"] = _kernel(size, traits.diagonal)
+    fitting = {form: plan for form, plan in exact.items() if plan.memory <= limit}
+    probes = _probes(size, kept, limit)
+    if asked == "kernel" and "kernel" not in exact:
+        why = "momentum" if traits.momentum else "weight decay that acts on label-dependent parameters"
+        other = "" if traits.momentum else ", `--decay frozen`"
+        raise AnalysisError(
+            f"the kernel form is not exact for an optimizer with {why}; use `--form parameter`, "
+            f"`--form probes`{other} or leave out `--form`"
+        )
+    if asked == "auto" and fitting:
+        return min(fitting.values(), key=lambda plan: plan.flops)
+    if asked in fitting:
+        return fitting[asked]
+    if asked in ("auto", "probes") and probes is not None:
+        return probes
+    raise AnalysisError(_too_large(asked, size, exact, kept, probes, limit))
+
+
+def seconds(flops: float, dtype: torch.dtype) -> float:
+    """Return about how long so many flops take, from a product of matrices timed here and now."""
+    a = torch.ones((384, 384), dtype=dtype)
+    a @ a
+    start = time.perf_counter()
+    repeats = 5
+    for _ in range(repeats):
+        a @ a
+    rate = repeats * 2 * 384**3 / max(time.perf_counter() - start, 1e-6)
+    return flops / rate
+
+
+def _kernel(size: Size, diagonal: bool) -> Plan:
+    N, C, B, P = size.points, size.outputs, size.batch, size.parameters
+    columns = size.directions + _EXTRA
+    entries = (N * C) * (B * C)
+    # Without D the inner dimension of a layer's product is that of its inputs, some √P.
+    inner = P if diagonal else P**0.5
+    flops = _PASSES * (N + B) * C * P + 2 * entries * (inner + columns)
+    memory = size.bytes * (2 * N * C * columns + 2 * entries + 4 * P)
+    return Plan("kernel", size.directions, 1, memory, size.steps * flops)
+
+
+def _parameter(size: Size, directions: int, kept: int, limit: float) -> Plan:
+    N, C, B, P = size.points, size.outputs, size.batch, size.parameters
+    columns = directions + _EXTRA
+    room = _BLOCK_SHARE * limit / (size.bytes * _BLOCK_COPIES * P)
+    block = int(min(_LARGEST_BLOCK, columns, max(1, room)))
+    state = P * columns * kept + N * C * columns
+    memory = size.bytes * (state + _BLOCK_COPIES * P * block + B * C * columns)
+    return Plan(
+        "parameter", directions, block, memory, size.steps * columns * (_PASSES * (N + B) * P + 4 * P)
+    )
+
+
+def _probes(size: Size, kept: int, limit: float) -> Plan | None:
+    """Return a pass with as many probes as fit; None if hardly any do."""
+    fixed = _parameter(size, 0, kept, limit)
+    each = size.bytes * (size.parameters * kept + size.points * size.outputs + size.batch * size.outputs)
+    most = int(min((limit - fixed.memory) / each, size.directions))
+    if most < min(_FEWEST_PROBES, size.directions):
+        return None
+    plan = _parameter(size, most, kept, limit)
+    return Plan("probes", most, plan.block, plan.memory, plan.flops)
+
+
+def _too_large(
+    asked: str, size: Size, exact: dict[str, Plan], kept: int, probes: Plan | None, limit: float
+) -> str:
+    if asked in exact:
+        need = f"the {asked} form needs {exact[asked].memory / 1e6:.0f} MB"
+    else:
+        least = _parameter(size, _FEWEST_PROBES, kept, limit).memory
+        need = f"{_FEWEST_PROBES} probes need {least / 1e6:.0f} MB"
+    others = [
+        f"`--form {form}` ({plan.memory / 1e6:.0f} MB)"
+        for form, plan in exact.items()
+        if form != asked and plan.memory <= limit
+    ]
+    others += ["`--form probes`"] if probes is not None and asked != "probes" else []
+    instead = f"; {' or '.join(others)} fits" if others else ""
+    return (
+        f"{need} of the {limit / 1e6:.0f} MB allowed (`--max-memory MB`){instead}; fewer held-out "
+        "examples (`--test N`) need less"
+    )

@@ -1,0 +1,77 @@
+"""Predictions that the recursion makes by itself, with the run's labels and with perturbed ones.
+
+They are what the smoother is held against: with K, D and ρ frozen, a change δ of the labels must change the
+rolled-out predictions by S δ. The derivatives of the loss come from autograd here, not from the formulas that
+the smoother uses, so that the two can disagree.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tscope.optimizers import Loss, TrainingStep
+
+COUNT = 2
+"""The rollouts: telescoped, with the run's labels, and perturbed."""
+
+
+class Rollouts:
+    """Residuals of the rolled-out predictions.
+
+    For squared loss the perturbed rollout is a second run from the same start, with labels y + δ; for others, whose
+    gradient is not linear in y, it is the derivative of the first one along δ.
+
+    Attributes:
+        perturbation: δ (train, output).
+        tangents: Which rollouts are derivatives (rollout,).
+    """
+
+    def __init__(self, loss: Loss, labels: Tensor, perturbation: Tensor) -> None:
+        self._loss = loss
+        self._labels = labels
+        self.perturbation = perturbation
+        self.tangents = torch.tensor([False, loss.kind != "mse"])
+
+    def start(self, value: Tensor) -> Tensor:
+        """Return what the rollouts start from (…, rollout): `value`, nothing for a derivative."""
+        return torch.stack([torch.zeros_like(value) if tangent else value for tangent in self.tangents], -1)
+
+    def residuals(self, step: TrainingStep, rows: Tensor, predictions: Tensor) -> Tensor:
+        """Return ∂ℓ/∂f on the batch (slot, output, rollout).
+
+        Args:
+            step: The step.
+            rows: The training points in the batch (slot,).
+            predictions: The rollouts on the batch (slot, output, rollout).
+        """
+        f, other = predictions.unbind(-1)
+        y, delta = self._labels[rows], self.perturbation[rows]
+        c = self._loss.coefficients(step.sizes, f)[:, None]
+
+        def gradient(f: Tensor, y: Tensor) -> Tensor:
+            found: Tensor = torch.func.grad(lambda f: (c * _value(self._loss.kind, f, y)).sum())(f)
+            return found
+
+        if not self.tangents[1]:
+            return torch.stack([gradient(f, y), gradient(other, y + delta)], -1)
+        return torch.stack(torch.func.jvp(gradient, (f, y), (other, delta)), -1)
+
+    def change(self, predictions: Tensor) -> Tensor:
+        """Return what δ did to the predictions (point, output) of the rollouts (point, output, rollout)."""
+        telescoped, perturbed = predictions.unbind(-1)
+        return perturbed if self.tangents[1] else perturbed - telescoped
+
+
+def _value(kind: str, f: Tensor, y: Tensor) -> Tensor:
+    """Return the loss of each slot and output, up to the reduction's coefficient (slot, output)."""
+    if kind == "mse":
+        return (f - y).square() / 2
+    if kind == "bce":
+        return functional.softplus(f) - y * f
+    return -y * torch.log_softmax(f, 1)
