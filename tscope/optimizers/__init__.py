@@ -4,7 +4,20 @@
 `Loss` is the run's loss and labels, inferred from outputs and their gradients. Needs torch.
 """
 
+from tscope.optimizers.inference import infer_loss
+from tscope.optimizers.labels import read_labels
 from tscope.optimizers.losses import Loss
 from tscope.optimizers.step import LinearStep, StepResidual, TrainingStep
+from tscope.optimizers.training import TrainingSteps, training_functional, training_steps
 
-__all__ = ["LinearStep", "Loss", "StepResidual", "TrainingStep"]
+__all__ = [
+    "LinearStep",
+    "Loss",
+    "StepResidual",
+    "TrainingStep",
+    "TrainingSteps",
+    "infer_loss",
+    "read_labels",
+    "training_functional",
+    "training_steps",
+]

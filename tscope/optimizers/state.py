@@ -1,0 +1,189 @@
+"""The optimizer's own state, carried along by replayed gradients and held against what was recorded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from tscope_format.chain import group_name
+from tscope_format.errors import AnalysisError, clean
+
+from tscope.optimizers.adapters import Memory, Row, weight_decay
+from tscope.optimizers.groups import Group, Groups
+from tscope.optimizers.step import LinearStep, Tensors
+from tscope.replay.flat import tensor
+
+if TYPE_CHECKING:
+    from tscope.trace import Trace
+
+_PREFIX, _SCALARS = "optimizer", "optimizer_scalar"
+
+
+class OptimizerState:
+    """Momentum, second moments and step counters of every parameter.
+
+    Args:
+        trace: The run.
+        groups: Its optimizer.
+        dtype: In which the state is kept.
+    """
+
+    def __init__(self, trace: Trace, groups: Groups, dtype: torch.dtype) -> None:
+        self._trace = trace
+        self._adapter = groups.adapter
+        self._dtype = dtype
+        self._memory: dict[str, Memory] = {}
+        self._anchor_rows = int(trace.reader.attributes.get("anchor_rows", 256))
+        self._names = _state_names(trace)
+
+    def last_anchor(self, row: int) -> int:
+        """Return the last row up to `row` whose state was recorded; 0, where there is none, needs none."""
+        for index in range(row // self._anchor_rows, 0, -1):
+            if next(self._recorded(index), None) is not None:
+                return index * self._anchor_rows
+        return 0
+
+    def advance(
+        self, groups: Sequence[Group], theta: Tensors, gradient: Tensors, rho: Mapping[str, float], step: int
+    ) -> tuple[LinearStep, dict[str, Tensor]]:
+        """Return the step's linear map and its Δθ by parameter name, and keep the state after it.
+
+        Args:
+            groups: The parameter groups.
+            theta: θ_{t−1}.
+            gradient: J_bᵀg.
+            rho: What the gradient was multiplied with, of the parameters that had one.
+            step: For messages.
+
+        Raises:
+            AnalysisError: A parameter has no learning rate, or a hyper-parameter is no number.
+        """
+        rows: dict[str, Row] = {}
+        decays: dict[str, tuple[float, float]] = {}
+        signed: dict[str, float] = {}
+        change: dict[str, Tensor] = {}
+        for group in groups:
+            for name in (name for name in group.names if name in rho):
+                if not math.isfinite(group.lr):
+                    raise AnalysisError(f"step {step}: no learning rate was recorded for {clean(name)}")
+                factor = -rho[name] if group.hyper.flag("maximize") else rho[name]
+                decay = weight_decay(group.hyper, group.lr)
+                used = factor * gradient[name]
+                if decay[0]:
+                    used = used + decay[0] * theta[name]
+                row, delta = self._apply(name, group, used)
+                if decay[1]:
+                    delta = delta - decay[1] * theta[name]
+                rows[name], decays[name], signed[name], change[name] = row, decay, factor, delta
+        return _linear(rows, decays, signed, theta), change
+
+    def _apply(self, name: str, group: Group, used: Tensor) -> tuple[Row, Tensor]:
+        """Return the row, and −D_out∘(aM + bG)."""
+        memory = self._memory.setdefault(name, Memory())
+        memory.step += 1
+        row = self._adapter(group.hyper, group.lr, memory, used)
+        inner = used if row.d_in is None else used * row.d_in
+        moment = row.nu * inner
+        if row.moment is not None:
+            before = memory.tensors.get(row.moment)
+            if before is not None:
+                moment = moment + row.mu * before
+            memory.tensors[row.moment] = moment
+        delta = -row.a * moment - row.b * used
+        return row, delta if row.d_out is None else delta * row.d_out
+
+    def settle(self, row: int) -> dict[str, float]:
+        """At an anchor, return how far the state is from the recorded one, and take that over.
+
+        Returns:
+            ‖mine − recorded‖ / ‖recorded‖ by the state's name; empty where nothing was recorded.
+        """
+        if row % self._anchor_rows or row == 0:
+            return {}
+        off: dict[str, float] = {}
+        whole: dict[str, float] = {}
+        for name, state, value in list(self._recorded(row // self._anchor_rows)):
+            mine = self._memory.setdefault(name, Memory()).tensors.get(state)
+            difference = value if mine is None else mine - value
+            off[state] = off.get(state, 0.0) + float(difference.square().sum())
+            whole[state] = whole.get(state, 0.0) + float(value.square().sum())
+        self.load(row)
+        return {
+            state: math.sqrt(square / whole[state]) if whole[state] else math.sqrt(square)
+            for state, square in off.items()
+        }
+
+    def load(self, row: int) -> None:
+        """Take over the state that was recorded at an anchor row; at row 0, there is none."""
+        index = row // self._anchor_rows
+        if index == 0:
+            self._memory = {}
+            return
+        for name, state, value in self._recorded(index):
+            self._memory.setdefault(name, Memory()).tensors[state] = value
+        for scalar in ("step", "mu_product"):
+            path = f"{_SCALARS}/{scalar}"
+            if path not in self._trace.reader.arrays():
+                continue
+            numbers = self._trace.reader.read(path, index, index + 1)
+            for entry, number in zip(
+                self._trace.reader.parameters, numbers[0] if len(numbers) else [], strict=False
+            ):
+                if np.isfinite(number):
+                    memory = self._memory.setdefault(entry.name, Memory())
+                    if scalar == "step":
+                        memory.step = int(number)
+                    else:
+                        memory.mu_product = float(number)
+
+    def _recorded(self, index: int) -> Iterator[tuple[str, str, Tensor]]:
+        """Yield (parameter, state, value) of an anchor, of what was recorded there."""
+        reader = self._trace.reader
+        for dtype, names in self._names.items():
+            for state in names:
+                flat = reader.read(f"{group_name(_PREFIX, dtype)}/{state}", index, index + 1)
+                if not len(flat):
+                    continue
+                vector = tensor(flat[0], dtype).to(self._dtype)
+                for entry in (entry for entry in reader.parameters if entry.dtype == dtype):
+                    part = vector[entry.offset : entry.offset + entry.size]
+                    if part.numel() and not bool(torch.isnan(part).all()):
+                        yield entry.name, state, part.view(entry.shape).clone()
+
+
+def _state_names(trace: Trace) -> dict[str, list[str]]:
+    """Return the names of the recorded states by the dtype of the parameters they belong to."""
+    found: dict[str, list[str]] = {}
+    present = trace.reader.arrays()
+    for dtype in dict.fromkeys(entry.dtype for entry in trace.reader.parameters):
+        prefix = group_name(_PREFIX, dtype) + "/"
+        found[dtype] = [path[len(prefix) :] for path in present if path.startswith(prefix)]
+    return found
+
+
+def _linear(
+    rows: Mapping[str, Row],
+    decays: Mapping[str, tuple[float, float]],
+    rho: Mapping[str, float],
+    theta: Tensors,
+) -> LinearStep:
+    def diagonal(values: Mapping[str, Tensor | None]) -> dict[str, Tensor] | None:
+        if all(value is None for value in values.values()):
+            return None
+        return {n: torch.ones_like(theta[n]) if value is None else value for n, value in values.items()}
+
+    return LinearStep(
+        mu={name: row.mu for name, row in rows.items()},
+        nu={name: row.nu for name, row in rows.items()},
+        a={name: row.a for name, row in rows.items()},
+        b={name: row.b for name, row in rows.items()},
+        coupled={name: decay[0] for name, decay in decays.items()},
+        decoupled={name: decay[1] for name, decay in decays.items()},
+        rho=dict(rho),
+        d_in=diagonal({name: row.d_in for name, row in rows.items()}),
+        d_out=diagonal({name: row.d_out for name, row in rows.items()}),
+    )

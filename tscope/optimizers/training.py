@@ -1,0 +1,284 @@
+"""A run's training steps once more, with the gradients of every one and what the optimizer made of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from tscope_format.errors import AnalysisError, MissingDataError, UsageError, clean
+
+from tscope.optimizers.agreement import Tolerance, clip_factor, output_difference
+from tscope.optimizers.batches import Batch, Batches, ExampleInputs
+from tscope.optimizers.groups import Group, Groups
+from tscope.optimizers.state import OptimizerState
+from tscope.optimizers.step import LinearStep, StepResidual, Tensors, TrainingStep
+from tscope.program import OutputFunctional, Program, vjp
+from tscope.replay import Replay
+
+if TYPE_CHECKING:
+    from tscope.trace import Trace
+
+_BLOCK_ROWS = 1024  # of gradient norms that are read at once
+
+
+def training_functional(trace: Trace, program: Program) -> OutputFunctional:
+    """Return the functional that gives the outputs as a trace records those of training: all of them, flat.
+
+    Raises:
+        AnalysisError: The program gives another of the model's outputs than the recorded one.
+    """
+    path = trace.reader.attributes.get("output_path")
+    if path is not None and path != program.output_path:
+        raise AnalysisError(
+            f"{clean(trace.path)}: the loss is of the model's output {clean(path)!r}, and the program gives "
+            f"{clean(program.output_path)!r}; record again with `--output`"
+        )
+    return OutputFunctional()
+
+
+def training_steps(
+    trace: Trace,
+    program: Program,
+    functional: OutputFunctional,
+    *,
+    dtype: torch.dtype,
+    start_row: int = 1,
+    stop_row: int | None = None,
+) -> TrainingSteps:
+    """Walk the training steps of the rows start_row … stop_row − 1.
+
+    A step costs a forward and a backward pass over its batch, and some passes over the parameters; nothing of
+    it depends on the number of examples but the memory for their inputs. From another row than the first the
+    walk begins at the anchor before it, whose optimizer state was recorded.
+
+    Args:
+        trace: The run, at the root that is analysed.
+        program: Its model, evaluated in `dtype`.
+        functional: That of `training_functional`.
+        dtype: In which everything is computed.
+        start_row: The first row; 1 is the first update.
+        stop_row: The row after the last; None for the end.
+
+    Raises:
+        UsageError: There are no such rows.
+        MissingDataError: The trace lacks steps, batches, identities or output gradients.
+        AnalysisError: The run cannot be followed: its optimizer has no adapter, something else changed the
+            parameters, or a replayed step is not the recorded one. Also while walking.
+    """
+    return TrainingSteps(trace, program, functional, dtype, start_row, stop_row)
+
+
+class TrainingSteps(Iterator[TrainingStep]):
+    """The iterator over training steps; see `training_steps`.
+
+    Attributes:
+        optimizer: The name of the optimizer's class.
+        stopped: The step at which the run holds NaN or infinities, and the walk ended; None if it did not.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        program: Program,
+        functional: OutputFunctional,
+        dtype: torch.dtype,
+        start_row: int,
+        stop_row: int | None,
+    ) -> None:
+        stop = trace.rows if stop_row is None else stop_row
+        if not 1 <= start_row <= stop <= trace.rows:
+            raise UsageError(
+                f"training steps of the rows {start_row} to {stop - 1} were asked for; the trace holds rows "
+                f"1 to {trace.rows - 1}"
+            )
+        _check_steps(trace, stop)
+        self._trace = trace
+        self._program = program
+        self._functional = functional
+        self._dtype = dtype
+        self._groups = Groups(trace)
+        self._batches = Batches(trace, dtype)
+        self._inputs = ExampleInputs(trace)
+        self._state = OptimizerState(trace, self._groups, dtype)
+        self._tolerance = Tolerance.of(_precisions(trace, self._batches))
+        self.optimizer = self._groups.optimizer
+        self.stopped: int | None = None
+        self._steps = self._walk(start_row, stop)
+
+    def __next__(self) -> TrainingStep:
+        return next(self._steps)
+
+    def _walk(self, start: int, stop: int) -> Iterator[TrainingStep]:
+        before = start - 1 if self._groups.stateless else self._state.last_anchor(start - 1)
+        if not self._groups.stateless:
+            self._state.load(before)
+        reader = self._trace.reader
+        flags = {name: reader.read(name, 0, stop) for name in ("skipped", "foreign")}
+        states = Replay(self._trace, dtype=self._dtype).rows(before, stop)
+        _, theta, buffers = next(states)
+        rows = zip(states, self._groups.rows(before + 1, stop), strict=True)
+        batches = self._batches.rows(before + 1, stop)
+        norms = self._norms(before + 1, stop)
+        for (row, after, buffers_after), groups in rows:
+            if flags["foreign"][row]:
+                raise AnalysisError(
+                    f"step {self._step(row)}: something else than the optimizer changed the parameters "
+                    f"before it (and before {int(flags['foreign'].sum())} of {stop - 1} in all), so its "
+                    "steps do not add up to the run; take such changes out of the training loop"
+                )
+            skipped = bool(flags["skipped"][row])
+            if not _finite(theta) or not _finite(after):
+                self.stopped = self._step(row)
+                return
+            batch = next(batches)
+            if not skipped and not batch.finite:
+                self.stopped = self._step(row)
+                return
+            step = self._replayed(batch, groups, theta, after, buffers, next(norms), skipped)
+            if step is None:
+                self.stopped = self._step(row)
+                return
+            if row >= start:
+                yield step
+            theta, buffers = after, buffers_after
+
+    def _replayed(
+        self,
+        batch: Batch,
+        groups: tuple[Group, ...],
+        theta: Tensors,
+        after: Tensors,
+        buffers: Tensors,
+        norms: Mapping[str, float],
+        skipped: bool,
+    ) -> TrainingStep | None:
+        """Return the step; None if its gradient is not finite."""
+        step = self._step(batch.row)
+        inputs = self._inputs.take(batch.examples)
+        cotangent = torch.nan_to_num(batch.output_grad, 0.0, 0.0, 0.0) if skipped else batch.output_grad
+        output, reached = vjp(self._program, self._functional, theta, buffers, inputs, cotangent)
+        gradient = {
+            name: reached.get(name, torch.zeros_like(value))
+            for name, value in theta.items()
+            if value.is_floating_point()
+        }
+        if not _finite(gradient):
+            return None
+        difference = (
+            0.0
+            if skipped and not batch.finite
+            else output_difference(self._program, batch.output, output, self._tolerance.output, step)
+        )
+        update: LinearStep | None = None
+        change: Mapping[str, Tensor] = {}
+        if not skipped:
+            if not norms:
+                raise AnalysisError(
+                    f"step {step}: no gradient norms were recorded, so clipping cannot be told; the trace's "
+                    "reports (`tscope info`) say why"
+                )
+            rho = clip_factor(norms, gradient, self._tolerance, step)
+            update, change = self._state.advance(groups, theta, gradient, rho, step)
+        relative, off = _residual(change, theta, after)
+        self._check_still(off, change, relative, theta, after, skipped=skipped, step=step)
+        return TrainingStep(
+            row=batch.row,
+            step=step,
+            theta=theta,
+            after=after,
+            buffers=buffers,
+            examples=batch.examples,
+            inputs=inputs,
+            output=batch.output,
+            output_grad=batch.output_grad,
+            sizes=batch.sizes,
+            scales=batch.scales,
+            gradient=gradient,
+            update=update,
+            residual=StepResidual(relative, off, difference, self._state.settle(batch.row)),
+        )
+
+    def _norms(self, start: int, stop: int) -> Iterator[dict[str, float]]:
+        """Yield the recorded gradient norms of each row, of the parameters that had a gradient."""
+        names = [entry.name for entry in self._trace.reader.parameters]
+        for first in range(start, stop, _BLOCK_ROWS):
+            block = self._trace.reader.read("grad_norm", first, min(first + _BLOCK_ROWS, stop))
+            for norms in block.tolist():
+                found = zip(names, norms, strict=True)
+                yield {name: norm for name, norm in found if not math.isnan(norm)}
+
+    def _check_still(
+        self,
+        off: Tensors,
+        change: Tensors,
+        relative: float,
+        theta: Tensors,
+        after: Tensors,
+        *,
+        skipped: bool,
+        step: int,
+    ) -> None:
+        """Refuse a change of parameters that this step did not update."""
+        moved = [n for n in off if n not in change and not torch.equal(theta[n], after[n])]
+        if moved:
+            what = "was skipped" if skipped else "has no gradient or learning rate for it"
+            raise AnalysisError(
+                f"step {step}: {clean(moved[0])} changed although the step {what}; a parameter that joins a "
+                "group on the way, or is changed by hand, cannot be followed"
+            )
+
+    def _step(self, row: int) -> int:
+        return int(self._trace.steps[row])
+
+
+def _check_steps(trace: Trace, stop: int) -> None:
+    """Refuse a trace that lacks steps."""
+    gaps = np.flatnonzero(np.diff(trace.steps[:stop]) != 1)
+    if len(gaps):
+        at = int(gaps[0])
+        every = (trace.facts.get("options") or {}).get("every")
+        how = f" (it was recorded with --every {every})" if isinstance(every, int) and every > 1 else ""
+        raise MissingDataError(
+            f"{clean(trace.path)} holds no row between the steps {trace.steps[at]} and {trace.steps[at + 1]}"
+            f"{how}; every step is needed: record again with `tscope record --every 1`"
+        )
+
+
+def _precisions(trace: Trace, batches: Batches) -> set[str]:
+    """Return the dtypes that bound how closely the run can be replayed.
+
+    Raises:
+        AnalysisError: A parameter is not real.
+    """
+    dtypes = {entry.dtype for entry in trace.reader.parameters}
+    odd = sorted(dtype for dtype in dtypes if dtype.startswith("complex"))
+    if odd:
+        name = next(entry.name for entry in trace.reader.parameters if entry.dtype in odd)
+        raise AnalysisError(f"the parameter {clean(name)} is {odd[0]}; only real parameters can be followed")
+    norms = trace.reader.arrays()["grad_norm"].dtype
+    floating = {dtype for dtype in dtypes if "float" in dtype}
+    return floating | {batches.gradient_dtype, norms}
+
+
+def _residual(change: Tensors, theta: Tensors, after: Tensors) -> tuple[float, dict[str, Tensor]]:
+    """Return ‖Δθ_adapter − Δθ‖ / ‖Δθ‖, and the difference by parameter name."""
+    off: dict[str, Tensor] = {}
+    squares = [0.0, 0.0]
+    for name, value in after.items():
+        if not value.is_floating_point():
+            continue
+        recorded = value - theta[name]
+        off[name] = change[name] - recorded if name in change else -recorded
+        squares[0] += float(off[name].square().sum())
+        squares[1] += float(recorded.square().sum())
+    # A step that leads nowhere and should not: the residual is the whole of it.
+    whole = squares[1] or squares[0]
+    return (math.sqrt(squares[0] / whole) if whole else 0.0), off
+
+
+def _finite(tensors: Tensors) -> bool:
+    return all(bool(torch.isfinite(value).all()) for value in tensors.values() if value.is_floating_point())
