@@ -43,5 +43,9 @@ def block(left: Named, right: Named, diagonal: Named | None = None) -> Tensor:
     total = torch.zeros((), dtype=torch.float64)
     for name, rows in left.items():
         columns = right[name] if diagonal is None else right[name] * diagonal[name]
-        total = total + torch.einsum("ncp,mdp->ncmd", rows.flatten(2), columns.flatten(2))
+        total = total + torch.tensordot(_flat(rows), _flat(columns), ([2], [2]))
     return total
+
+
+def _flat(rows: Tensor) -> Tensor:
+    return rows.reshape(*rows.shape[:2], -1)

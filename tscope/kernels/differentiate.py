@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,19 +16,42 @@ from tscope.program.program import Program
 
 
 def per_example(
-    program: Program, names: Sequence[str], point: Tensors, buffers: Tensors, part: Chunk
+    program: Program,
+    names: Sequence[str],
+    point: Tensors,
+    buffers: Tensors,
+    part: Chunk,
+    *,
+    batched: bool,
 ) -> dict[str, Tensor]:
     """Return ∂f/∂θ^(p) (example, output, *parameter) of the named parameters on a chunk.
 
-    Exact for any program. Where all its operators can be batched once more (torch.func.vmap), all examples go
-    at once; else each output of each example takes a backward pass.
+    Exact for any program, by a backward pass for each output of each example.
+
+    Args:
+        program: the model.
+        names: of the parameters.
+        point: all parameters by name.
+        buffers: by name.
+        part: the examples.
+        batched: whether all the passes go at once (torch.func.vmap), as `can_be_batched` told.
     """
-    if program.batch and part.count > 0:
-        try:
-            return _batched(program, names, point, buffers, part)
-        except (TscopeError, RuntimeError, ValueError, TypeError):
-            pass  # some operator has no batching rule (recurrent layers)
+    if batched:
+        return _batched(program, names, point, buffers, part)
     return one_by_one(program, names, point, buffers, part)
+
+
+def can_be_batched(
+    program: Program, names: Sequence[str], point: Tensors, buffers: Tensors, part: Chunk
+) -> bool:
+    """Try whether every operator has a batching rule; recurrent layers have none."""
+    if not names or not program.batch or part.count <= 0:
+        return False
+    try:
+        _batched(program, names, point, buffers, part)
+    except (TscopeError, RuntimeError, ValueError, TypeError):
+        return False
+    return True
 
 
 def _batched(
@@ -46,12 +70,22 @@ def _batched(
 
     axes = tuple(0 if index in batched else None for index in range(len(part.inputs)))
     inputs = [value[: part.count] if index in batched else value for index, value in enumerate(part.inputs)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # vmap is slow for some operators, and says so
+    with _without_warnings():
         found: dict[str, Tensor] = vmap(jacrev(output), (None, *axes))(
             {name: point[name] for name in names}, *inputs
         )
     return {name: value.detach() for name, value in found.items()}
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Let vmap loop over the examples where an operator has no rule, without a line on stderr for each."""
+    functorch: Any = torch._C._functorch
+    functorch._set_vmap_fallback_warning_enabled(False)
+    try:
+        yield
+    finally:
+        functorch._set_vmap_fallback_warning_enabled(True)
 
 
 def one_by_one(

@@ -210,7 +210,9 @@ class Jacobian:
         uses = self._uses(part, plan)
         rest: dict[str, Tensor] = {}
         if plan.rest:
-            rest = per_example(self._program, plan.rest, self._point, self._buffers, part)
+            rest = per_example(
+                self._program, plan.rest, self._point, self._buffers, part, batched=plan.batched
+            )
         return _Factors(uses, {name: value.to(self._dtype) for name, value in rest.items()})
 
     def _product(

@@ -11,6 +11,7 @@ from torch import Tensor
 from tscope_format.errors import AnalysisError
 
 from tscope.kernels.capture import Pass, elements_each, forward
+from tscope.kernels.differentiate import can_be_batched
 from tscope.kernels.layout import Layout, candidates, fitting, overlap
 from tscope.kernels.sites import Operand, Site, aligned_shape, find_sites
 from tscope.program.derivatives import Chunk, Tensors, chunks
@@ -31,12 +32,14 @@ class Plan:
     Attributes:
         sites: the nodes whose parameters are done by layers, and where their examples are.
         rest: the parameters that need differentiation of the whole program.
+        batched: whether that can be done for many examples at once.
         outputs: how many an example has.
         elements: that a pass takes for each example.
     """
 
     sites: dict[Site, Layout]
     rest: tuple[str, ...]
+    batched: bool
     outputs: int
     elements: float
 
@@ -95,7 +98,8 @@ def _plan(
         least = program.graph.least_rows
         elements += 2 * outputs * sum(point[name].numel() for name in rest)
         elements += least * (1 + outputs) * run.elements / len(run.output)
-    return Plan(kept, rest, outputs, max(1.0, elements))
+    batched = can_be_batched(program, rest, point, buffers, part)
+    return Plan(kept, rest, batched, outputs, max(1.0, elements))
 
 
 def _trial(program: Program, functional: OutputFunctional, inputs: Sequence[Tensor]) -> Chunk:
