@@ -74,12 +74,12 @@ class Memory:
     Attributes:
         step: how often the parameter was updated, this update included once it has begun.
         tensors: states of the parameter's shape.
-        mu_product: NAdam's product of its momenta.
+        mu_product: NAdam's product of its momenta, which torch keeps as a tensor of the run's default dtype.
     """
 
+    mu_product: Tensor
     step: int = 0
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    mu_product: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,12 +134,13 @@ def nadam(hyper: Hyper, lr: float, memory: Memory, gradient: Tensor) -> Row:
     decay, t = hyper.number("momentum_decay"), memory.step
     mu = beta1 * (1 - 0.5 * 0.96 ** (t * decay))
     mu_next = beta1 * (1 - 0.5 * 0.96 ** ((t + 1) * decay))
-    memory.mu_product *= mu
+    memory.mu_product = memory.mu_product * mu
+    product = float(memory.mu_product)
     v = _average(memory, "exp_avg_sq", gradient.square(), beta2)
     root = (v / (1 - beta2**t)).sqrt_()
     return Row(
-        a=lr * mu_next / (1 - memory.mu_product * mu_next),
-        b=lr * (1 - mu) / (1 - memory.mu_product),
+        a=lr * mu_next / (1 - product * mu_next),
+        b=lr * (1 - mu) / (1 - product),
         mu=beta1,
         nu=1 - beta1,
         d_out=root.add_(hyper.number("eps")).reciprocal_(),

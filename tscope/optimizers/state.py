@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ class OptimizerState:
         self._memory: dict[str, Memory] = {}
         self._anchor_rows = int(trace.reader.attributes.get("anchor_rows", 256))
         self._names = _state_names(trace)
+        self._scalars = _scalar_dtype(trace)
 
     def last_anchor(self, row: int) -> int:
         """Return the last row up to `row` whose state was recorded; 0, where there is none, needs none."""
@@ -83,7 +85,7 @@ class OptimizerState:
 
     def _apply(self, name: str, group: Group, used: Tensor) -> tuple[Row, Tensor]:
         """Return the row, and −D_out∘(aM + bG)."""
-        memory = self._memory.setdefault(name, Memory())
+        memory = self._of(name)
         memory.step += 1
         row = self._adapter(group.hyper, group.lr, memory, used)
         inner = used if row.d_in is None else used * row.d_in
@@ -107,7 +109,7 @@ class OptimizerState:
         off: dict[str, float] = {}
         whole: dict[str, float] = {}
         for name, state, value in list(self._recorded(row // self._anchor_rows)):
-            mine = self._memory.setdefault(name, Memory()).tensors.get(state)
+            mine = self._of(name).tensors.get(state)
             difference = value if mine is None else mine - value
             off[state] = off.get(state, 0.0) + float(difference.square().sum())
             whole[state] = whole.get(state, 0.0) + float(value.square().sum())
@@ -124,7 +126,7 @@ class OptimizerState:
             self._memory = {}
             return
         for name, state, value in self._recorded(index):
-            self._memory.setdefault(name, Memory()).tensors[state] = value
+            self._of(name).tensors[state] = value
         for scalar in ("step", "mu_product"):
             path = f"{_SCALARS}/{scalar}"
             if path not in self._trace.reader.arrays():
@@ -134,11 +136,14 @@ class OptimizerState:
                 self._trace.reader.parameters, numbers[0] if len(numbers) else [], strict=False
             ):
                 if np.isfinite(number):
-                    memory = self._memory.setdefault(entry.name, Memory())
+                    memory = self._of(entry.name)
                     if scalar == "step":
                         memory.step = int(number)
                     else:
-                        memory.mu_product = float(number)
+                        memory.mu_product = torch.tensor(float(number), dtype=self._scalars)
+
+    def _of(self, name: str) -> Memory:
+        return self._memory.setdefault(name, Memory(torch.ones((), dtype=self._scalars)))
 
     def _recorded(self, index: int) -> Iterator[tuple[str, str, Tensor]]:
         """Yield (parameter, state, value) of an anchor, of what was recorded there."""
@@ -163,6 +168,14 @@ def _state_names(trace: Trace) -> dict[str, list[str]]:
         prefix = group_name(_PREFIX, dtype) + "/"
         found[dtype] = [path[len(prefix) :] for path in present if path.startswith(prefix)]
     return found
+
+
+def _scalar_dtype(trace: Trace) -> torch.dtype:
+    """Return the dtype of the run's scalar tensors: float64 only if that was torch's default dtype."""
+    if "program/graph" not in trace.reader.arrays():
+        return torch.float32
+    graph = json.loads(trace.reader.read("program/graph").tobytes())
+    return torch.float64 if graph.get("default_dtype") == "float64" else torch.float32
 
 
 def _linear(
