@@ -40,9 +40,13 @@ class Factor(Protocol):
         """Return Jᵀ R (k, *parameter) for R (example, output, k)."""
 
 
+# Larger intermediate values are new pages from the system each time, and out of the cache.
+_PIECE = 16 << 20
+
+
 def pieces(count: int, each: float, memory: int) -> Iterator[tuple[int, int]]:
     """Yield [start, stop) that cover `count` things of `each` bytes, as many at a time as `memory` holds."""
-    step = max(1, int(memory / max(each, 1.0)))
+    step = max(1, int(min(memory, _PIECE) / max(each, 1.0)))
     for start in range(0, count, step):
         yield start, min(start + step, count)
 
@@ -197,37 +201,37 @@ class Affine:
             total += self._parameter(found.view(g, k, o, i).transpose(0, 1))
         return total
 
-    def pairs(self, others: Affine, memory: int, bias: bool) -> Tensor:
-        """Return the Gram block (n, c, m, c) as Σ_st (A_ns·A_mt) (G_ncs·G_mc't); no Jacobian is formed.
+    def add_pairs(self, others: Affine, memory: int, bias: bool, K: Tensor) -> None:
+        """Add the Gram block Σ_st (A_ns·A_mt) (G_ncs·G_mc't) to K (n, c, m, c'); no Jacobian is formed.
 
         Args:
             others: the factor of the columns' examples m.
             memory: bytes for intermediate values.
             bias: add the bias's block, G_ncs·G_mc't: each feature product has one more term, 1·1.
+            K: what to add to.
         """
         c, g, s, o, i = self.sizes
         m, t = len(others.gradients), others.sizes[2]
-        right_A = others.features.transpose(0, 1).reshape(g, m * t, i)
-        right_G = others.gradients.permute(2, 0, 3, 1, 4).reshape(g, m * t * c, o)
-        found = []
+        right_A = others.features.transpose(0, 1).reshape(g, m * t, i).transpose(1, 2)
+        right_G = others.gradients.permute(2, 0, 3, 1, 4).reshape(g, m * t * c, o).transpose(1, 2)
+        start = 0
         for part in self._pieces(g * s * (i + m * t * (1 + c * c)), memory):
             n = len(part.gradients)
+            AA = part.features.transpose(0, 1).reshape(g, n * s, i) @ right_A
+            GG = part.gradients.permute(2, 0, 3, 1, 4).reshape(g, n * s * c, o) @ right_G
+            if bias:
+                AA += 1
+            rows = K[start : start + n]
+            start += n
             if g == s == t == 1:
-                AA = part.features.reshape(n, i) @ right_A[0].T
-                GG = part.gradients.reshape(n * c, o) @ right_G[0].T
-                block = GG.view(n, c, m, c)
-                block *= (AA.add_(1) if bias else AA)[:, None, :, None]
+                rows.addcmul_(GG.view(n, c, m, c), AA.view(n, 1, m, 1))
             else:
-                AA = part.features.transpose(0, 1).reshape(g, n * s, i) @ right_A.transpose(1, 2)
-                GG = part.gradients.permute(2, 0, 3, 1, 4).reshape(g, n * s * c, o) @ right_G.transpose(1, 2)
                 GG = GG.view(g, n, s, c, m, t, c)
-                GG *= (AA.add_(1) if bias else AA).view(g, n, s, 1, m, t, 1)
-                block = GG.sum((0, 2, 5))
-            found.append(block)
-        return torch.cat(found)
+                GG *= AA.view(g, n, s, 1, m, t, 1)
+                rows += GG.sum((0, 2, 5))
 
     def pairs_are_cheaper(self, others: Affine) -> bool:
-        """Tell whether `pairs` takes fewer flops than the others' Jacobians and `push`."""
+        """Tell whether `add_pairs` takes fewer flops than the others' Jacobians and `push`."""
         c, g, s, o, i = self.sizes
         n, m = len(self.gradients), len(others.gradients)
         pairs = n * m * g * s * s * (i + c * c * o)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from tscope_format.errors import AnalysisError, UsageError, clean
 from tscope.kernels.capture import Use, capture
 from tscope.kernels.differentiate import per_example, pull_columns
 from tscope.kernels.plan import Plan, plan_for
-from tscope.kernels.product import block, by_parameter, merged_biases
+from tscope.kernels.product import add_block, by_parameter, merged_biases
 from tscope.program.derivatives import Chunk, Tensors, chunks, detached, evaluate, jvp
 from tscope.program.functional import OutputFunctional
 from tscope.program.program import Program
@@ -81,6 +80,7 @@ class Jacobian:
             raise AnalysisError(
                 f"the parameter {clean(complex_ones[0])!r} is complex; a Jacobian is of real ones"
             )
+        self._device = next((value.device for value in self._point.values()), torch.device("cpu"))
         self._dtype = program.dtype or torch.float32
         for name in self.names if program.dtype is None else ():
             self._dtype = torch.promote_types(self._dtype, self._point[name].dtype)
@@ -106,23 +106,25 @@ class Jacobian:
         """
         D = None if preconditioner is None else self._diagonal(preconditioner)
         plan = self._plan(rows)
-        total, width = self._total(rows), self._total(columns)
-        K: Tensor | None = None
+        total, width, c = self._total(rows), self._total(columns), plan.outputs
+        K = torch.zeros(total, c, width, c, dtype=self._dtype, device=self._device)
+        if not plan.sites and not plan.rest:
+            return K
+        memory = self._memory // 3
         left = 0
-        for rights in self._parts(columns, plan):
-            right = self._factors(rights, plan)
+        for lefts in self._parts(columns, plan):
+            uses, rest = self._factors(lefts, plan)
+            right = by_parameter(uses, rest)
+            m = lefts.count if lefts.count >= 0 else width
             top = 0
             for tops in self._parts(rows, plan):
-                piece = self._product(self._factors(tops, plan), right, D, plan, (tops, rights))
-                n, c, m, _ = piece.shape
-                if (n, m) == (total, width):
-                    return piece
-                if K is None:
-                    K = piece.new_empty(total, c, width, c)
-                K[top : top + n, :, left : left + m] = piece
+                uses, rest = self._factors(tops, plan)
+                biases = merged_biases(uses) if D is None else {}
+                n = tops.count if tops.count >= 0 else total
+                view = K[top : top + n, :, left : left + m]
+                add_block(by_parameter(uses, rest), right, biases, D, memory, view)
                 top += n
             left += m
-        assert K is not None  # there is a part of each
         return K
 
     def pushforward(self, inputs: Sequence[Tensor], tangents: Mapping[str, Tensor]) -> Tensor:
@@ -206,25 +208,14 @@ class Jacobian:
     def _uses(self, part: Chunk, plan: Plan) -> list[Use]:
         return capture(self._program, plan.sites, self._point, self._buffers, part, self._dtype)
 
-    def _factors(self, part: Chunk, plan: Plan) -> _Factors:
+    def _factors(self, part: Chunk, plan: Plan) -> tuple[list[Use], dict[str, Tensor]]:
         uses = self._uses(part, plan)
         rest: dict[str, Tensor] = {}
         if plan.rest:
             rest = per_example(
                 self._program, plan.rest, self._point, self._buffers, part, batched=plan.batched
             )
-        return _Factors(uses, {name: value.to(self._dtype) for name, value in rest.items()})
-
-    def _product(
-        self, rows: _Factors, columns: _Factors, D: Tensors | None, plan: Plan, parts: tuple[Chunk, Chunk]
-    ) -> Tensor:
-        if not rows.uses and not rows.rest:
-            n, m = (self._total(part.inputs) if part.count < 0 else part.count for part in parts)
-            device = parts[0].inputs[0].device
-            return torch.zeros(n, plan.outputs, m, plan.outputs, dtype=self._dtype, device=device)
-        left, right = (by_parameter(side.uses, side.rest) for side in (rows, columns))
-        biases = merged_biases(rows.uses) if D is None else {}
-        return block(left, right, biases, D, self._memory // 3)
+        return uses, {name: value.to(self._dtype) for name, value in rest.items()}
 
     def _push_whole(self, inputs: Sequence[Tensor], V: Tensors, plan: Plan) -> Tensor:
         """Return J V by a forward-mode pass for each column."""
@@ -268,14 +259,6 @@ class Jacobian:
                 raise UsageError(f"the preconditioner of the parameter {clean(name)!r} {what}")
             found[name] = given.detach().to(self._dtype)
         return found
-
-
-@dataclass(frozen=True)
-class _Factors:
-    """The Jacobian on some examples: by the layers, and the rest in full."""
-
-    uses: list[Use]
-    rest: dict[str, Tensor]
 
 
 def _sum(values: Iterable[Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tscope.kernels.capture import Use
-from tscope.kernels.factors import Affine, Explicit, Factor, Lookup, pieces
+from tscope.kernels.factors import Affine, Explicit, Factor, Lookup
 from tscope.program.derivatives import Tensors
 
 
@@ -41,14 +41,15 @@ def merged_biases(uses: Sequence[Use]) -> dict[str, str]:
     return found
 
 
-def block(
+def add_block(
     rows: Mapping[str, Sequence[Factor]],
     columns: Mapping[str, Sequence[Factor]],
     biases: Mapping[str, str],
     preconditioner: Tensors | None,
     memory: int,
-) -> Tensor:
-    """Return K = Σ_p J_p(rows) D_p J_p(columns)ᵀ (row, output, column, output).
+    K: Tensor,
+) -> None:
+    """Add Σ_p J_p(rows) D_p J_p(columns)ᵀ to K (row, output, column, output).
 
     Args:
         rows: for each parameter, the factors of its uses.
@@ -56,11 +57,8 @@ def block(
         biases: by weight, the bias that may be done along with it.
         preconditioner: D by name; None for the identity.
         memory: bytes for intermediate values.
+        K: what to add to.
     """
-    left = next(iter(rows.values()))[0].gradients
-    right = next(iter(columns.values()))[0].gradients
-    n, m, c = len(left), len(right), left.shape[1]
-    K = left.new_zeros(n, c, m, c)
     done: set[str] = set()
     for name in sorted(rows, key=lambda name: name not in biases):  # a merged bias after its weight
         if name in done:
@@ -75,7 +73,7 @@ def block(
             and isinstance(second, Affine)
             and first.pairs_are_cheaper(second)
         ):
-            K += first.pairs(second, memory, name in biases)
+            first.add_pairs(second, memory, name in biases, K)
             done.update([biases[name]] if name in biases else [])
             continue
         if once and isinstance(first, Lookup) and isinstance(second, Lookup):
@@ -84,7 +82,6 @@ def block(
             _add(K, [first.among(entries)], [second.among(entries)], D, memory)
             continue
         _add(K, rows[name], columns[name], D, memory)
-    return K
 
 
 def _add(K: Tensor, rows: Sequence[Factor], columns: Sequence[Factor], D: Tensor | None, memory: int) -> None:
@@ -92,7 +89,9 @@ def _add(K: Tensor, rows: Sequence[Factor], columns: Sequence[Factor], D: Tensor
     n, c, m, _ = K.shape
     shape = _shape(columns[0])
     each = 3 * c * shape * K.element_size()
-    for start, stop in pieces(m, each, memory // 2):
+    step = max(1, int(memory / 2 / each))
+    for start in range(0, m, step):
+        stop = min(start + step, m)
         V = columns[0].rows(start, stop).each()
         for factor in columns[1:]:
             V = V + factor.rows(start, stop).each()
