@@ -61,7 +61,7 @@ class Squares:
 
     def add(self, index: int, smoother: Tensor) -> None:
         """Take in the columns of S (point, output, column) at the kept row `index`."""
-        square = smoother.double().square_().sum(1)
+        square = smoother.double().square().sum(1)
         if index == len(self._rows):
             self._rows.append([])
             self._norms.append(np.zeros(len(square)))

@@ -24,8 +24,8 @@ COUNT = 2
 class Rollouts:
     """Residuals of the rolled-out predictions.
 
-    For squared loss the perturbed rollout is a second run from the same start, with labels y + δ; for others, whose
-    gradient is not linear in y, it is the derivative of the first one along δ.
+    For squared loss the perturbed rollout is a second run from the same start, with labels y + δ; for others,
+    whose gradient is not linear in y, it is the derivative of the first one along δ.
 
     Attributes:
         perturbation: δ (train, output).
@@ -54,18 +54,30 @@ class Rollouts:
         y, delta = self._labels[rows], self.perturbation[rows]
         c = self._loss.coefficients(step.sizes, f)[:, None]
 
-        def gradient(f: Tensor, y: Tensor) -> Tensor:
-            found: Tensor = torch.func.grad(lambda f: (c * _value(self._loss.kind, f, y)).sum())(f)
-            return found
-
         if not self.tangents[1]:
-            return torch.stack([gradient(f, y), gradient(other, y + delta)], -1)
-        return torch.stack(torch.func.jvp(gradient, (f, y), (other, delta)), -1)
+            pairs = ((f, y), (other, y + delta))
+            return torch.stack([_gradient(self._loss.kind, c, *pair).detach() for pair in pairs], -1)
+        with torch.enable_grad():
+            point = (f.detach().requires_grad_(), y.detach().requires_grad_())
+            g = _gradient(self._loss.kind, c, *point)
+            # The derivative of g along (other, δ) is that in u of uᵀg's derivative, which is linear in u.
+            u = torch.zeros_like(g, requires_grad=True)
+            by_f, by_y = torch.autograd.grad((g * u).sum(), point, create_graph=True)
+            (along,) = torch.autograd.grad((by_f * other).sum() + (by_y * delta).sum(), u)
+        return torch.stack([g.detach(), along], -1)
 
     def change(self, predictions: Tensor) -> Tensor:
         """Return what δ did to the predictions (point, output) of the rollouts (point, output, rollout)."""
         telescoped, perturbed = predictions.unbind(-1)
         return perturbed if self.tangents[1] else perturbed - telescoped
+
+
+def _gradient(kind: str, c: Tensor, f: Tensor, y: Tensor) -> Tensor:
+    """Return ∂ℓ/∂f (slot, output) at coefficients c (slot, 1), by autograd, differentiable once more."""
+    with torch.enable_grad():
+        at = f if f.requires_grad else f.detach().requires_grad_()
+        (found,) = torch.autograd.grad((c * _value(kind, at, y)).sum(), at, create_graph=True)
+    return found
 
 
 def _value(kind: str, f: Tensor, y: Tensor) -> Tensor:
