@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 from tscope_format.chain import group_name
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from tscope.trace import Trace
 
 _PREFIX, _SCALARS = "optimizer", "optimizer_scalar"
+_COUNTERS = ("step", "mu_product")
 
 
 class OptimizerState:
@@ -127,20 +127,14 @@ class OptimizerState:
             return
         for name, state, value in self._recorded(index):
             self._of(name).tensors[state] = value
-        for scalar in ("step", "mu_product"):
-            path = f"{_SCALARS}/{scalar}"
-            if path not in self._trace.reader.arrays():
-                continue
-            numbers = self._trace.reader.read(path, index, index + 1)
-            for entry, number in zip(
-                self._trace.reader.parameters, numbers[0] if len(numbers) else [], strict=False
-            ):
-                if np.isfinite(number):
-                    memory = self._of(entry.name)
-                    if scalar == "step":
-                        memory.step = int(number)
-                    else:
-                        memory.mu_product = torch.tensor(float(number), dtype=self._scalars)
+        for state, numbers in self._numbers(index):
+            for entry, number in zip(self._trace.reader.parameters, numbers, strict=True):
+                if state not in _COUNTERS or not math.isfinite(number):
+                    continue
+                if state == "step":
+                    self._of(entry.name).step = int(number)
+                else:
+                    self._of(entry.name).mu_product = torch.tensor(number, dtype=self._scalars)
 
     def _of(self, name: str) -> Memory:
         return self._memory.setdefault(name, Memory(torch.ones((), dtype=self._scalars)))
@@ -158,6 +152,19 @@ class OptimizerState:
                     part = vector[entry.offset : entry.offset + entry.size]
                     if part.numel() and not bool(torch.isnan(part).all()):
                         yield entry.name, state, part.view(entry.shape).clone()
+        # Of a parameter that is a single number, the states are single numbers too.
+        for state, numbers in self._numbers(index):
+            for entry, number in zip(reader.parameters, numbers, strict=True):
+                if state not in _COUNTERS and entry.shape == () and math.isfinite(number):
+                    yield entry.name, state, torch.tensor(number, dtype=self._dtype)
+
+    def _numbers(self, index: int) -> Iterator[tuple[str, list[float]]]:
+        """Yield (state, a number for each parameter) of an anchor; NaN where it has none."""
+        reader = self._trace.reader
+        for path in reader.arrays():
+            if path.startswith(_SCALARS + "/"):
+                for numbers in reader.read(path, index, index + 1):
+                    yield path[len(_SCALARS) + 1 :], numbers.tolist()
 
 
 def _state_names(trace: Trace) -> dict[str, list[str]]:

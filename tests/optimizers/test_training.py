@@ -1,0 +1,391 @@
+"""Training steps by replay: what a step holds, where a walk may start, and which runs are refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from recorded import Recorder, data, epochs, mlp, program_of, train
+from torch import nn, optim
+from tscope_format import Micro
+
+import tscope
+from tscope.optimizers import TrainingSteps, training_functional, training_steps
+
+mse = nn.functional.mse_loss
+
+
+def walk(trace, dtype=torch.float64, **rows) -> TrainingSteps:
+    program = program_of(trace, dtype)
+    return training_steps(trace, program, training_functional(trace, program), dtype=dtype, **rows)
+
+
+def started(path, make=lambda p: optim.SGD(p, lr=0.1), module=None, **options) -> Recorder:
+    module = mlp(1) if module is None else module
+    return Recorder(path / "run.zarr", module, make(module.parameters()), data(1)[0], **options)
+
+
+def one_step(recorder: Recorder, count: int = 4, **row: object) -> None:
+    x, y = data(1)
+    recorder.module.zero_grad()
+    mse(recorder.forward(x[:count]), y[:count]).backward()
+    recorder.step(**row)
+
+
+def simple(path, steps=6, make=lambda p: optim.Adam(p, lr=0.01), **options) -> tscope.Trace:
+    recorder = started(path, make, **options)
+    for _ in range(steps):
+        one_step(recorder)
+    return recorder.close()
+
+
+def refusal(trace, error=tscope.AnalysisError, **rows) -> str:
+    with pytest.raises(error) as caught:
+        list(walk(trace, **rows))
+    return str(caught.value)
+
+
+def test_a_step_holds_the_batch_and_the_gradient_of_its_loss(tmp_path):
+    x, y = data(1)
+    trace = train(
+        tmp_path / "run.zarr",
+        module := mlp(1),
+        optim.SGD(module.parameters(), lr=0.1),
+        [(x, y)] * 3,
+        mse,
+        micro=5,
+    )
+    module = mlp(1)
+    for step in walk(trace):
+        for name, value in module.named_parameters():
+            assert torch.allclose(value, step.theta[name], atol=1e-14)
+        gradient = torch.autograd.grad(mse(module(x), y), list(module.parameters()))
+        for name, expected in zip(step.gradient, gradient, strict=True):
+            assert torch.allclose(step.gradient[name], expected, atol=1e-14)
+        assert step.sizes == (2, 2, 2, 2, 2)
+        assert step.scales == (1.0,) * 5
+        assert sorted(step.examples.tolist()) == list(range(10))
+        assert torch.equal(step.inputs[0], x)
+        assert step.residual.output < 1e-14
+        with torch.no_grad():
+            for value, part in zip(module.parameters(), gradient, strict=True):
+                value -= 0.1 * part
+        for name, value in module.named_parameters():
+            assert torch.allclose(value, step.after[name], atol=1e-14)
+            assert torch.equal(step.change[name], step.after[name] - step.theta[name])
+
+
+def test_the_linear_map_gives_the_update(tmp_path):
+    """Of the table's recursion with the labels' column: that is what S and c are made of."""
+    trace = simple(tmp_path, make=lambda p: optim.NAdam(p, lr=0.02, weight_decay=0.1))
+    moments = {}
+    for step in walk(trace):
+        u = step.update
+        for name, theta in step.theta.items():
+            gradient = u.rho[name] * step.gradient[name] + u.coupled[name] * theta
+            inner = gradient if u.d_in is None else u.d_in[name] * gradient
+            before = moments.get(name, torch.zeros_like(theta))
+            moments[name] = u.mu[name] * before + u.nu[name] * inner
+            delta = -(u.a[name] * moments[name] + u.b[name] * gradient)
+            delta = (delta if u.d_out is None else u.d_out[name] * delta) - u.decoupled[name] * theta
+            assert torch.allclose(delta, step.change[name], atol=1e-15)
+
+
+def test_groups_have_their_own_rates_and_decay_and_frozen_parameters_stay(tmp_path):
+    module = mlp(3)
+    module[0].bias.requires_grad_(False)
+    groups = [
+        {"params": [module[0].weight], "lr": 0.02, "weight_decay": 0.0},
+        {"params": [module[2].weight], "betas": (0.5, 0.7)},
+        {"params": [module[2].bias], "amsgrad": True},
+    ]
+    optimizer = optim.AdamW(groups, lr=0.01, weight_decay=0.2)
+    scheduler = optim.lr_scheduler.LambdaLR(optimizer, [lambda t: 1.0, lambda t: 0.5**t, lambda t: 1 + t])
+    trace = train(tmp_path / "run.zarr", module, optimizer, epochs(*data(3), 4, 2), mse, scheduler=scheduler)
+    for t, step in enumerate(walk(trace)):
+        assert step.residual.relative < 1e-12
+        assert set(step.update.a) == {"0.weight", "2.weight", "2.bias"}
+        decays = step.update.decoupled
+        assert decays["0.weight"] == 0
+        assert decays["2.weight"] == pytest.approx(0.01 * 0.5**t * 0.2)
+        assert decays["2.bias"] == pytest.approx(0.01 * (1 + t) * 0.2)
+
+
+class Branches(nn.Module):
+    """A model of which a part has no gradient in some steps, and a parameter that is a single number."""
+
+    def __init__(self):
+        super().__init__()
+        self.main, self.other = mlp(1), nn.Linear(4, 1).double()
+        self.scale = nn.Parameter(torch.tensor(1.5, dtype=torch.float64))
+
+    def forward(self, x):
+        return self.scale * (self.main(x) + self.other(x))
+
+
+@pytest.mark.parametrize("start", [1, 5, 9, 12, 17])
+def test_a_parameter_without_gradient_stays_with_its_state_and_a_walk_may_start_anywhere(tmp_path, start):
+    x, y = data(1)
+    recorder = started(tmp_path, lambda p: optim.RAdam(p, lr=0.05, weight_decay=0.1), Branches())
+    for number in range(19):
+        recorder.module.other.requires_grad_(number % 3 != 0)
+        recorder.module.zero_grad()
+        mse(recorder.forward(x[number % 4 : 8]), y[number % 4 : 8]).backward()
+        recorder.step()
+    trace = recorder.close()
+    steps = list(walk(trace, start_row=start, stop_row=19))
+    assert [step.row for step in steps] == list(range(start, 19))
+    for step in steps:
+        assert step.residual.relative < 1e-12
+        assert ("other.weight" in step.update.a) == ((step.row - 1) % 3 != 0)
+
+
+def test_a_run_without_state_starts_anywhere_without_a_walk(tmp_path):
+    trace = simple(tmp_path, 7, lambda p: optim.SGD(p, lr=0.1))
+    (step,) = walk(trace, start_row=7)
+    assert step.row == 7
+    assert step.residual.relative < 1e-12
+
+
+def test_hyper_parameters_that_change_on_the_way(tmp_path):
+    recorder = started(tmp_path, lambda p: optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1))
+    for number in range(12):
+        group = recorder.optimizer.param_groups[0]
+        group["momentum"] = [0.9, 0.5, 0.0][number // 2 % 3]
+        group["weight_decay"] = 0.1 * (number > 4)
+        one_step(recorder)
+    trace = recorder.close()
+    steps = list(walk(trace))
+    assert max(step.residual.relative for step in steps) < 1e-12
+    assert [step.update.coupled["0.bias"] for step in steps] == [0.0] * 5 + [0.1] * 7
+
+
+def test_more_changes_than_are_recorded_are_refused_from_there_on(tmp_path):
+    recorder = started(tmp_path, lambda p: optim.SGD(p, lr=0.1, momentum=0.9))
+    for number in range(6):
+        recorder.optimizer.param_groups[0]["momentum"] = 0.1 * number
+        one_step(recorder)
+    recorder.root.attributes["optimizer_changes_dropped"] = 2
+    recorder.changes, kept = recorder.changes[:3], recorder.changes
+    assert len(kept) == 6
+    trace = recorder.close()
+    message = refusal(trace, tscope.MissingDataError)
+    assert "the hyper-parameters changed more often than is recorded (3 changes)" in message
+    assert len(list(walk(trace, stop_row=3))) == 2
+
+
+def test_a_skipped_step_moves_nothing_and_counts_for_nothing(tmp_path):
+    recorder = started(tmp_path, lambda p: optim.Adam(p, lr=0.01))
+    recorder.scale = 64.0
+    x, y = data(1)
+    for number in range(10):
+        recorder.module.zero_grad()
+        skipped = number in (2, 7)  # the second at an anchor
+        ((float("inf") if skipped else 64.0) * mse(recorder.forward(x), y)).backward()
+        for p in recorder.module.parameters():
+            p.grad /= 64.0
+        recorder.step(skipped=skipped)
+    steps = list(walk(recorder.close()))
+    assert [step.step for step in steps if step.update is None] == [3, 8]
+    assert all(step.residual.relative < 1e-12 for step in steps)
+    assert steps[0].scales == (64.0,)
+    # The gradient is that of the loss itself, not of the scaled one.
+    module = mlp(1)
+    expected = torch.autograd.grad(mse(module(x), y), list(module.parameters()))
+    for value, other in zip(steps[0].gradient.values(), expected, strict=True):
+        assert torch.allclose(value, other, atol=1e-14)
+
+
+def test_a_float32_run_is_followed_to_rounding(tmp_path):
+    x, y = data(1, dtype=torch.float32)
+    module = mlp(1, torch.float32)
+    optimizer = optim.AdamW(module.parameters(), lr=0.01)
+    trace = train(tmp_path / "run.zarr", module, optimizer, epochs(x, y, 4, 6), mse, clip=0.5)
+    for dtype in (torch.float32, torch.float64):
+        steps = list(walk(trace, dtype))
+        assert max(step.residual.relative for step in steps) < 1e-3
+        assert all(step.theta["0.bias"].dtype == dtype for step in steps)
+        assert all(off < 1e-4 for step in steps for off in step.residual.state.values())
+        clipped = [next(iter(step.update.rho.values())) for step in steps]
+        assert min(clipped) < 0.9
+        assert {rho for rho in clipped if abs(rho - 1) < 1e-5} <= {1.0}
+
+
+def test_a_run_that_diverges_ends_there(tmp_path):
+    recorder = started(tmp_path)
+    for number in range(6):
+        if number == 4:
+            recorder.optimizer.param_groups[0]["lr"] = float("inf")
+        one_step(recorder, loss=float("nan") if number > 4 else 1.0)
+    trace = recorder.close()
+    steps = walk(trace)
+    assert [step.step for step in steps] == [1, 2, 3, 4]
+    assert steps.stopped == 5
+
+
+def test_an_optimizer_without_an_adapter_is_refused_by_name(tmp_path):
+    message = refusal(simple(tmp_path, 1, optim.Adadelta))
+    assert "the run was trained with Adadelta" in message
+    assert "SGD, Adam, AdamW, NAdam, RAdam, Adamax, RMSprop, Adagrad of torch.optim" in message
+
+
+@pytest.mark.parametrize(
+    ("optimizers", "what"),
+    [
+        ([], "no optimizer that was seen to step"),
+        ([{"class": "SGD"}, {"class": "Adam"}], r"2 optimizers \(SGD, Adam\)"),
+    ],
+)
+def test_a_model_of_no_or_several_optimizers_is_refused(tmp_path, optimizers, what):
+    trace = simple(tmp_path, 1, attributes={"optimizers": optimizers})
+    with pytest.raises(tscope.AnalysisError, match=f"model was trained by {what}"):
+        walk(trace)
+
+
+def test_a_damaged_description_of_the_optimizer_is_a_damaged_trace(tmp_path):
+    optimizers = [{"class": "SGD", "columns": [0], "groups": [{"tensors": [99], "hyper": {}}]}]
+    trace = simple(tmp_path, 1, attributes={"optimizers": optimizers})
+    with pytest.raises(tscope.TraceError, match="the optimizer's description is damaged"):
+        walk(trace)
+
+
+def test_hyper_parameters_that_are_no_numbers_are_refused(tmp_path):
+    hyper = {"momentum": "a schedule", "lr": 0.1}
+    optimizers = [{"class": "SGD", "columns": [0], "groups": [{"tensors": [0, 1, 2, 3], "hyper": hyper}]}]
+    trace = simple(tmp_path, 1, attributes={"optimizers": optimizers})
+    assert "the hyper-parameter 'momentum' of SGD was recorded as a schedule" in refusal(trace)
+
+
+def test_changes_by_anything_else_are_refused_with_the_step(tmp_path):
+    recorder = started(tmp_path)
+    for number in range(4):
+        one_step(recorder, foreign=number == 2)
+    message = refusal(trace := recorder.close())
+    assert message.startswith("step 3: something else than the optimizer changed the parameters")
+    assert len(list(walk(trace, stop_row=3))) == 2
+
+
+def test_traces_that_lack_steps_are_refused(tmp_path):
+    recorder = started(tmp_path, facts={"options": {"every": 5}})
+    one_step(recorder, step=5)
+    one_step(recorder, step=10)
+    message = refusal(recorder.close(), tscope.MissingDataError)
+    assert "no row between the steps 0 and 5 (it was recorded with --every 5)" in message
+    assert tscope.MissingDataError.exit_code == 4
+
+
+def test_batches_without_gradients_or_identity_are_refused(tmp_path):
+    x, y = data(1)
+    recorder = started(tmp_path)
+    for number in range(3):
+        recorder.module.zero_grad()
+        mse(recorder.forward(x, identified=number != 1), y).backward()
+        recorder.step()
+    message = refusal(recorder.close(), tscope.MissingDataError)
+    assert message.startswith("step 2: not all examples of the batch were identified")
+
+
+def test_a_trace_without_outputs_is_refused_with_the_option(tmp_path):
+    recorder = started(tmp_path)
+    x, y = data(1)
+    recorder.forward(x)
+    mse(recorder.module(x), y).backward()
+    part = torch.zeros(10, dtype=torch.int64).numpy()
+    recorder.micro = [Micro(10, 1.0, part, None, None)]
+    recorder.step()
+    assert "`tscope record --outputs all`" in refusal(recorder.close(), tscope.MissingDataError)
+
+
+def test_a_step_without_a_batch_is_refused(tmp_path):
+    recorder = started(tmp_path)
+    one_step(recorder)
+    mse(recorder.module(data(1)[0]), data(1)[1]).backward()
+    recorder.step()
+    assert refusal(recorder.close(), tscope.MissingDataError).startswith("step 2: no batch was recorded")
+
+
+class Noisy(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 6), layer, nn.Tanh(), nn.Linear(6, 1)).double()
+
+    def forward(self, x):
+        return self.body(x)
+
+
+class Shifted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = mlp(1)
+
+    def forward(self, x):
+        return self.body(x + 0.1 if self.training else x)
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (lambda: Noisy(nn.Dropout(0.2)), "the model has dropout: train with it in evaluation mode"),
+        (lambda: Noisy(nn.BatchNorm1d(6)), "the model has batch normalisation: train with it"),
+        (Shifted, "train without randomness or state in the forward pass"),
+    ],
+)
+def test_a_training_forward_that_is_no_function_is_refused_with_the_reason(tmp_path, module, reason):
+    torch.manual_seed(0)
+    recorder = started(tmp_path, module=module())
+    for _ in range(3):
+        one_step(recorder)
+    message = refusal(recorder.close())
+    assert "the training outputs are not a fixed function of the parameters" in message
+    assert reason in message
+
+
+def test_batch_normalisation_with_fixed_statistics_is_followed(tmp_path):
+    recorder = started(tmp_path, module=Noisy(nn.BatchNorm1d(6)))
+    recorder.module.eval()
+    for _ in range(3):
+        one_step(recorder)
+    assert all(step.residual.relative < 1e-12 for step in walk(recorder.close()))
+
+
+def test_gradients_that_are_not_those_of_the_outputs_are_refused_with_the_step(tmp_path):
+    x, y = data(1)
+    for case in ("by value", "penalty"):
+        recorder = started(tmp_path / case)
+        for number in range(3):
+            recorder.module.zero_grad()
+            loss = mse(recorder.forward(x), y)
+            if case == "penalty" and number == 1:
+                loss = loss + 0.1 * recorder.module[0].weight.square().sum()
+            loss.backward()
+            if case == "by value" and number == 1:
+                nn.utils.clip_grad_value_(recorder.module.parameters(), 0.05)
+            recorder.step()
+        message = refusal(recorder.close())
+        assert message.startswith("step 2: the gradient that the optimizer used for")
+        assert "use clip_grad_norm_ and the optimizer's weight_decay" in message
+
+
+def test_parameters_that_move_without_the_optimizer_are_refused(tmp_path):
+    x, y = data(1)
+    module = mlp(1)
+    recorder = Recorder(tmp_path / "run.zarr", module, optim.SGD(module[0].parameters(), lr=0.1), x)
+    mse(recorder.forward(x), y).backward()
+    with torch.no_grad():
+        module[2].bias += 1
+    recorder.step()
+    assert "step 1: 2.bias changed although the step has no gradient or learning rate" in refusal(
+        recorder.close()
+    )
+
+
+def test_rows_that_do_not_exist_are_refused(tmp_path):
+    trace = simple(tmp_path, 2)
+    for rows in ({"start_row": 0}, {"stop_row": 4}, {"start_row": 3, "stop_row": 2}):
+        with pytest.raises(tscope.UsageError, match=r"the trace holds rows 1 to 2"):
+            walk(trace, **rows)
+
+
+def test_another_output_than_the_recorded_one_is_refused(tmp_path):
+    trace = simple(tmp_path, 1, attributes={"output_path": "logits"})
+    with pytest.raises(tscope.AnalysisError, match="the loss is of the model's output 'logits'"):
+        walk(trace)
