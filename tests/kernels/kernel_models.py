@@ -117,11 +117,28 @@ class Sequence(nn.Module):
     def __init__(self, outputs: int) -> None:
         super().__init__()
         self.lstm, self.gru = nn.LSTM(3, 4), nn.GRU(4, 3, bidirectional=True)
-        self.each, self.out = nn.Linear(6, 4), nn.Linear(4, outputs)
+        self.plain = nn.RNN(6, 3, num_layers=2, nonlinearity="relu", bias=False, batch_first=True)
+        self.tanh = nn.RNN(3, 3, batch_first=True)
+        self.each, self.out = nn.Linear(3, 4), nn.Linear(4, outputs)
+        self.start = nn.Parameter(torch.randn(1, 1, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.gru(self.lstm(x.transpose(0, 1))[0])[0]
-        return self.out(torch.tanh(self.each(x))[-1])
+        x, (_, cell) = self.lstm(x.transpose(0, 1))
+        x = self.plain(self.gru(x)[0].transpose(0, 1))[0]
+        x = self.tanh(x, self.start.expand(-1, x.shape[0], -1))[0]
+        return self.out(torch.tanh(self.each(x))[:, -1]) + cell.sum((0, 2))[:, None]
+
+
+class Projected(nn.Module):
+    """Recurrent in a way that is not written out as linear maps."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, proj_size=2, batch_first=True)
+        self.cell = nn.GRUCell(2, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cell(self.lstm(x)[0].sum(1))
 
 
 def _floats(*shape: int) -> Callable[[int], tuple[Any, ...]]:
@@ -146,6 +163,7 @@ BUILT: dict[str, tuple[Callable[[int], nn.Module], Callable[[int], tuple[Any, ..
     "matrices": (Matrices, _floats(4)),
     "norms": (Norms, _floats(4, 5)),
     "sequence": (Sequence, _floats(5, 3)),
+    "projected": (Projected, _floats(5, 3)),
 }
 
 

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tscope.kernels import recurrent
 from tscope.kernels.factors import Affine, Explicit, Factor, Lookup, Unfolding
 from tscope.kernels.layout import Layout, split
 from tscope.kernels.sites import Operand, Site, aligned_shape, arguments, multiplier
 from tscope.program.derivatives import Chunk, Tensors, real
+from tscope.program.graph import Node
 from tscope.program.program import Program
 
 
@@ -75,7 +77,7 @@ def forward(
     given: list[dict[str, Any]] = [{} for _ in sites]
     values: list[Tensor] = [torch.empty(0)] * len(sites)
 
-    def keeping(index: int, function: Callable[..., Any], node: Any) -> Callable[..., Any]:
+    def keeping(index: int, function: Callable[..., Any], node: Node) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             result = function(*args, **kwargs)
             y = result if isinstance(result, Tensor) else result[0]
@@ -86,16 +88,35 @@ def forward(
 
         return call
 
+    def unrolled(indices: Sequence[int], node: Node) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result, taps = recurrent.evaluate(node.target, arguments(node, args, kwargs))
+            for index in indices:
+                tap = taps[sites[index].tap]
+                given[index], values[index] = {"input": tap.inputs}, tap.value
+            return result
+
+        return call
+
     steps = list(program.steps)
+    at: dict[int, list[int]] = {}
     for index, site in enumerate(sites):
-        function, bind, frees = steps[site.position]
-        steps[site.position] = (keeping(index, function, program.graph.nodes[site.position]), bind, frees)
+        at.setdefault(site.position, []).append(index)
+    for position, indices in at.items():
+        node = program.graph.nodes[position]
+        function, bind, frees = steps[position]
+        inner = sites[indices[0]].tap >= 0
+        steps[position] = (
+            unrolled(indices, node) if inner else keeping(indices[0], function, node),
+            bind,
+            frees,
+        )
     with torch.enable_grad():
         slots = program.slots(point, buffers, part.inputs)
         program.run(slots, steps, range(len(steps)), keep=measure)
         output = real(part, part.functional(slots[program.graph.output]))
-    inner = slots[1 + len(program.graph.inputs) :] if measure else []
-    elements = sum(value.numel() for value in inner if isinstance(value, Tensor))
+    results = slots[1 + len(program.graph.inputs) :] if measure else []
+    elements = sum(value.numel() for value in results if isinstance(value, Tensor))
     return Pass(output, tuple(given), tuple(values), elements)
 
 

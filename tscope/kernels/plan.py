@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -87,7 +87,7 @@ def _plan(
     lost = {o.parameter for site in sites if site not in layouts for o in site.operands}
     known = (known - lost) & names
     kept = {
-        Site(site.position, operands, site.aligned, site.factor, site.data, site.dims): layout
+        replace(site, operands=operands): layout
         for site, layout in layouts.items()
         if (operands := tuple(o for o in site.operands if o.parameter in known))
     }

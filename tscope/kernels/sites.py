@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from tscope.kernels import recurrent
 from tscope.program.graph import Graph, Node, Ref, references
 from tscope.program.program import Program
 from tscope.program.whitelist import SIZES
@@ -83,6 +84,7 @@ class Site:
             layer, whose bias ignores it).
         data: whether the output depends on the examples' inputs.
         dims: dimensions of the weight; a convolution's input has as many.
+        tap: which of the node's inner values stands for its output; -1 if it has none (recurrent).
     """
 
     position: int
@@ -91,6 +93,7 @@ class Site:
     factor: str
     data: bool
     dims: int = 0
+    tap: int = -1
 
 
 def find_sites(program: Program) -> tuple[list[Site], set[str]]:
@@ -110,8 +113,7 @@ def find_sites(program: Program) -> tuple[list[Site], set[str]]:
         used = [aliases[slot][0].name for slot in references((node.args, node.kwargs)) if slot in aliases]
         if not used or first + position in aliases:
             continue
-        site = _site(node, position, aliases, first + position in data)
-        if site is not None:
+        for site in _sites(node, position, aliases, first + position in data):
             sites.append(site)
             for operand in site.operands:
                 used.remove(operand.parameter)
@@ -174,6 +176,28 @@ def _data(graph: Graph) -> set[int]:
         if any(source in found for source in references((node.args, node.kwargs))):
             found.add(slot)
     return found
+
+
+def _sites(node: Node, position: int, aliases: Aliases, data: bool) -> list[Site]:
+    if node.target in recurrent.STEPS:
+        return _recurrent(node, position, aliases, data)
+    site = _site(node, position, aliases, data)
+    return [] if site is None else [site]
+
+
+def _recurrent(node: Node, position: int, aliases: Aliases, data: bool) -> list[Site]:
+    """Return a site for the inputs and one for the hidden states of each direction of each layer."""
+    maps = recurrent.weights(arguments(node, node.args, node.kwargs))
+    sites = []
+    for tap, values in enumerate(maps or []):
+        operands = []
+        for role, value in zip(("affine", "broadcast"), values, strict=False):
+            parameter, transposed = aliases.get(value.slot, (None, False))
+            if parameter is not None and not transposed:
+                operands.append(Operand(parameter.name, role, "params", parameter.shape))
+        if operands:
+            sites.append(Site(position, tuple(operands), "last", "input", data, tap=tap))
+    return sites
 
 
 def _site(node: Node, position: int, aliases: Aliases, data: bool) -> Site | None:
