@@ -47,7 +47,11 @@ def analyze(
         str | None, typer.Option(metavar="float32|float64", help="Precision of a replay.")
     ] = None,
     every: Annotated[
-        int | None, typer.Option(metavar="K", help="Replay every K-th row only: coarser, and K times faster.")
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="Telescoping: replay every K-th row only. effective-params: keep every K-th row.",
+        ),
     ] = None,
     layers: Annotated[
         bool, typer.Option(help="Contributions per layer in a replay; on deep models they dominate its time.")
@@ -69,7 +73,41 @@ def analyze(
         ),
     ] = None,
     max_memory: Annotated[
-        float | None, typer.Option(metavar="MB", help="Bound on the memory of one pass over the probe set.")
+        float | None,
+        typer.Option(
+            metavar="MB", help="Bound on the memory of one pass over the examples, or of effective-params."
+        ),
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|kernel|parameter|probes",
+            help="effective-params: how the smoother is computed; probes estimate.",
+        ),
+    ] = None,
+    rtol: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="effective-params: standard error to reach with probes."),
+    ] = None,
+    test: Annotated[
+        int | None, typer.Option(metavar="N", help="effective-params: draw N of the held-out examples.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="effective-params: of probes and drawn examples.")
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            metavar="mse|cross_entropy|bce", help="effective-params: the training loss, if not inferred."
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.npz", help="effective-params: training examples x and labels y."),
+    ] = None,
+    decay: Annotated[
+        str | None,
+        typer.Option(metavar="propagated|frozen", help="effective-params: what weight decay acts on."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     csv: Annotated[
@@ -110,6 +148,13 @@ def analyze(
         "threshold": threshold,
         "model": model,
         "max_memory_mb": max_memory,
+        "form": form,
+        "rtol": rtol,
+        "test": test,
+        "seed": seed,
+        "loss": loss,
+        "labels": labels,
+        "decay": decay,
     }
     options = {name: value for name, value in asked.items() if value is not None}
     if plot is not None:
@@ -144,10 +189,14 @@ def analyze(
 def compute(
     trace: Path, metric: str, root: str | None, options: Mapping[str, object], *, quiet: bool
 ) -> Result:
-    """Run the analysis, with its progress on stderr."""
+    """Run the analysis, with what it will cost and its progress on stderr."""
     from tscope import analyses
 
     spare_threads()
+    if not quiet:
+        plan = analyses.plan(trace, metric, root=root, **options)
+        if plan is not None:
+            say(plan)
     with Progress(metric, quiet=quiet) as progress:
         return analyses.analyze(trace, metric, root=root, save=False, progress=progress, **options)
 

@@ -140,7 +140,67 @@ def _last(result: Result, name: str) -> float:
     return float(values[-1]) if values.size else math.nan
 
 
+def _read_effective(result: Result) -> tuple[str, ...]:
+    """Return what the effective parameters mean, in words."""
+    train, test = _number(result, "p_train"), _number(result, "p_test")
+    if not math.isfinite(train):
+        return ("The effective parameters are not finite.",)
+    examples = result.scalars.get("examples_train")
+    lines = [
+        f"At the last step predictions of the {examples} training examples use "
+        f"{_with_error(result, 'p_train')} effective parameters"
+        + (f", those of held-out examples {_with_error(result, 'p_test')}." if math.isfinite(test) else ".")
+    ]
+    error, scale = _number(result, "discrepancy_telescoped"), _number(result, "prediction_scale")
+    if math.isfinite(error) and scale > 0:
+        lines.append(
+            f"They are those of the telescoping model, {percent(error / scale)} of the predictions' size "
+            "away from the network."
+        )
+    return tuple(lines)
+
+
+def _with_error(result: Result, name: str) -> str:
+    """Return a scalar with its standard error, if it has one."""
+    error = _number(result, f"{name}_se")
+    value = significant(_number(result, name), 4)
+    return f"{value} ± {significant(error, 2)}" if error > 0 else value
+
+
 _VIEWS = {
+    "effective-params": View(
+        coordinate="step",
+        columns=(
+            Curve("p_train", "p train"),
+            Curve("p_train_se", "± train"),
+            Curve("p_test", "p held-out"),
+            Curve("p_test_se", "± held-out"),
+            Curve("gap", "gap"),
+            Curve("discrepancy_telescoped", "off the network"),
+        ),
+        panels=(
+            Panel(
+                "effective parameters",
+                (Curve("p_train", "training"), Curve("p_test", "held-out")),
+            ),
+            Panel(
+                "effective parameters of probabilities",
+                (
+                    Curve("p_train_probability", "training"),
+                    Curve("p_test_probability", "held-out"),
+                ),
+            ),
+            Panel(
+                "distance of the network from the telescoping model",
+                (
+                    Curve("discrepancy_telescoped", "telescoped"),
+                    Curve("discrepancy_anchored", "anchored"),
+                ),
+                log=True,
+            ),
+        ),
+        reading=_read_effective,
+    ),
     "telescoping": View(
         coordinate="step",
         columns=(

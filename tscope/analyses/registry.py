@@ -10,7 +10,7 @@ from tscope_format.errors import TscopeError, UsageError, clean
 from tscope_format.results import save_result
 
 import tscope
-from tscope.analyses import telescoping
+from tscope.analyses import effective, telescoping
 from tscope.analyses.metric import Metric, Progress
 from tscope.trace import Trace
 from tscope.trace import open as open_trace
@@ -18,7 +18,7 @@ from tscope.trace import open as open_trace
 if TYPE_CHECKING:
     from tscope_format.results import Result
 
-_METRICS = {metric.name: metric for metric in (telescoping.METRIC,)}
+_METRICS = {metric.name: metric for metric in (telescoping.METRIC, effective.METRIC)}
 
 
 def metrics() -> tuple[Metric, ...]:
@@ -67,18 +67,7 @@ def analyze(
         TraceError: The trace cannot be read.
     """
     chosen = metric(name)
-    known = {field.name for field in fields(chosen.options)}
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise UsageError(
-            f"{name} has no option {', '.join(clean(option) for option in unknown)}; it has "
-            f"{', '.join(sorted(known))}"
-        )
-    settings = chosen.options(**options)
-    opened = trace if isinstance(trace, Trace) else open_trace(trace)
-    if root is not None:
-        opened = opened.root(root)
-    chosen.check(opened, settings)
+    opened, settings = _ready(chosen, trace, root, options)
     result = chosen.run(opened, settings, progress or _silent)
     provenance = {
         "trace": opened.fingerprint,
@@ -90,6 +79,40 @@ def analyze(
     }
     result = replace(result, provenance=provenance)
     return _saved(opened, result) if save else result
+
+
+def plan(trace: Trace | str | Path, name: str, *, root: str | None = None, **options: Any) -> str | None:
+    """Say how `analyze` would compute a metric with these arguments, and about what it costs.
+
+    Returns:
+        One line; None for a metric that is cheap enough to be simply run.
+
+    Raises:
+        TscopeError: As from `analyze`.
+    """
+    chosen = metric(name)
+    if chosen.plan is None:
+        return None
+    return chosen.plan(*_ready(chosen, trace, root, options))
+
+
+def _ready(
+    chosen: Metric, trace: Trace | str | Path, root: str | None, options: dict[str, Any]
+) -> tuple[Trace, Any]:
+    """Return the open trace and the metric's options, both checked."""
+    known = {field.name for field in fields(chosen.options)}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise UsageError(
+            f"{chosen.name} has no option {', '.join(clean(option) for option in unknown)}; it has "
+            f"{', '.join(sorted(known))}"
+        )
+    settings = chosen.options(**options)
+    opened = trace if isinstance(trace, Trace) else open_trace(trace)
+    if root is not None:
+        opened = opened.root(root)
+    chosen.check(opened, settings)
+    return opened, settings
 
 
 def _saved(trace: Trace, result: Result) -> Result:
