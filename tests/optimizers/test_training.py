@@ -9,6 +9,7 @@ from torch import nn, optim
 from tscope_format import Micro
 
 import tscope
+from tests import models
 from tscope.optimizers import TrainingSteps, training_functional, training_steps
 
 mse = nn.functional.mse_loss
@@ -376,6 +377,42 @@ def test_parameters_that_move_without_the_optimizer_are_refused(tmp_path):
     assert "step 1: 2.bias changed although the step has no gradient or learning rate" in refusal(
         recorder.close()
     )
+
+
+def test_an_optimizer_that_goes_on_from_a_checkpoint_is_refused_at_the_first_anchor(tmp_path):
+    recorder = started(tmp_path, lambda p: optim.AdamW(p, lr=0.01))
+    module = recorder.module
+    mse(module(data(1)[0]), data(1)[1]).backward()
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    recorder.optimizer.step()
+    module.load_state_dict(state)
+    for _ in range(9):
+        one_step(recorder)
+    trace = recorder.close()
+    assert next(iter(walk(trace))).residual.relative > 0.01
+    message = refusal(trace)
+    assert message.startswith("step 8: the optimizer counts 9 steps of 0.weight, and 8 were recorded")
+
+
+@pytest.mark.parametrize(
+    ("module", "batch"),
+    [
+        (models.Attention, models.tokens),  # with a tied weight
+        (models.Recurrent, models.sequences),
+        (lambda: nn.Sequential(nn.Conv2d(1, 3, 3), nn.GELU(), nn.Flatten(), nn.Linear(12, 2)), models.images),
+    ],
+)
+def test_models_of_every_kind_are_followed(tmp_path, module, batch):
+    torch.manual_seed(0)
+    module = module().double()
+    batches = [(x.double() if x.is_floating_point() else x, y) for x, y in models.batches(batch, 9)]
+    batches.append((batches[0][0][:1], batches[0][1][:1]))  # a batch of one
+    optimizer = optim.Adam(module.parameters(), lr=0.01)
+    trace = train(tmp_path / "run.zarr", module, optimizer, batches, nn.functional.cross_entropy, clip=1.0)
+    steps = list(walk(trace))
+    assert len(steps[-1].examples) == 1
+    # Adam divides what is nearly zero by what is nearly zero: rounding is all that is left of it there.
+    assert max(step.residual.relative for step in steps) < 1e-9
 
 
 def test_rows_that_do_not_exist_are_refused(tmp_path):

@@ -103,9 +103,13 @@ class OptimizerState:
 
         Returns:
             ‖mine − recorded‖ / ‖recorded‖ by the state's name; empty where nothing was recorded.
+
+        Raises:
+            AnalysisError: The optimizer counted other steps.
         """
         if row % self._anchor_rows or row == 0:
             return {}
+        self._check_counts(row)
         off: dict[str, float] = {}
         whole: dict[str, float] = {}
         for name, state, value in list(self._recorded(row // self._anchor_rows)):
@@ -118,6 +122,20 @@ class OptimizerState:
             state: math.sqrt(square / whole[state]) if whole[state] else math.sqrt(square)
             for state, square in off.items()
         }
+
+    def _check_counts(self, row: int) -> None:
+        """Refuse an optimizer that had a state before the recording began."""
+        for state, numbers in self._numbers(row // self._anchor_rows):
+            if state != "step":
+                continue
+            for entry, number in zip(self._trace.reader.parameters, numbers, strict=True):
+                mine = self._of(entry.name).step
+                if math.isfinite(number) and int(number) != mine:
+                    raise AnalysisError(
+                        f"step {int(self._trace.steps[row])}: the optimizer counts {int(number)} steps of "
+                        f"{clean(entry.name)}, and {mine} were recorded: it went on from a checkpoint, whose "
+                        "state is not in the trace; record from the run's beginning"
+                    )
 
     def load(self, row: int) -> None:
         """Take over the state that was recorded at an anchor row; at row 0, there is none."""

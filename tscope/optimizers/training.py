@@ -120,6 +120,9 @@ class TrainingSteps(Iterator[TrainingStep]):
         flags = {name: reader.read(name, 0, stop) for name in ("skipped", "foreign")}
         states = Replay(self._trace, dtype=self._dtype).rows(before, stop)
         _, theta, buffers = next(states)
+        if not _finite(theta):
+            self.stopped = self._step(before)
+            return
         rows = zip(states, self._groups.rows(before + 1, stop), strict=True)
         batches = self._batches.rows(before + 1, stop)
         norms = self._norms(before + 1, stop)
@@ -131,7 +134,7 @@ class TrainingSteps(Iterator[TrainingStep]):
                     "steps do not add up to the run; take such changes out of the training loop"
                 )
             skipped = bool(flags["skipped"][row])
-            if not _finite(theta) or not _finite(after):
+            if not _finite(after):
                 self.stopped = self._step(row)
                 return
             batch = next(batches)
