@@ -145,61 +145,62 @@ def capture(
     uses = []
     with torch.no_grad(), program.settings():
         for index, (site, layout) in enumerate(sites.items()):
-            G = torch.stack([column[index] for column in columns])
-            G = G.to(dtype)
-            uses += [
-                Use(site, operand, _factor(program, site, operand, layout, run.given[index], G, part.count))
-                for operand in site.operands
-            ]
+            node, given = program.graph.nodes[site.position], run.given[index]
+            G = torch.stack([layout.examples_first(column[index])[: part.count] for column in columns], 1)
+            G = G.to(dtype)  # (n, c, …, before, after, …)
+            uses += [Use(site, o, _factor(node, site, o, layout, given, G)) for o in site.operands]
     return uses
 
 
 def _factor(
-    program: Program,
-    site: Site,
-    operand: Operand,
-    layout: Layout,
-    given: Mapping[str, Any],
-    G: Tensor,
-    count: int,
+    node: Node, site: Site, operand: Operand, layout: Layout, given: Mapping[str, Any], G: Tensor
 ) -> Factor:
-    """Return the factor of an operand from y's gradient G (output, *y), padded examples left out."""
+    """Return the factor of an operand from y's gradient G (example, output, …), in the layout's form."""
     if operand.role == "broadcast":
-        return Explicit(_broadcast(program, site, operand, layout, given, G)[:count])
-    first = layout.examples_first(G, 1)[:count]  # (n, c, …)
-    x: Tensor = given[site.factor].detach()
-    x = layout.examples_first(x)[:count]
-    n, c = first.shape[:2]
+        return Explicit(_broadcast(node, site, operand, layout, given, G))
+    n, c = G.shape[:2]
+    x = layout.examples_first(given[site.factor].detach())[:n]
     if operand.role == "lookup":
         index = x.reshape(n, -1).long()
-        G = first.reshape(n, c, index.shape[1], -1)
+        G = G.reshape(n, c, index.shape[1], -1)
         padding = given["padding_idx"]
         if padding >= 0:
             G = G * (index != padding)[:, None, :, None]
         return Lookup(index, G, operand.shape)
     x = x.to(G.dtype)
     if operand.role == "affine":
-        G = first.reshape(n, c, 1, -1, first.shape[-1])
+        G = G.reshape(n, c, 1, -1, G.shape[-1])
         return Affine(x.reshape(n, -1, x.shape[-1]), G, operand.shape, operand.flipped)
     unfolding = _unfolding(operand, given)
     # (n, c, before, after, channel, *space) → (n, c, g, s, o): images of an example, then their positions
-    G = split(first.flatten(2, 3), 3, (unfolding.groups, -1)).flatten(5)
+    G = split(G.flatten(2, 3), 3, (unfolding.groups, -1)).flatten(5)
     G = G.permute(0, 1, 3, 2, 5, 4).flatten(3, 4)
     return Affine(x.flatten(1, 2), G, operand.shape, unfolding=unfolding)
 
 
 def _broadcast(
-    program: Program, site: Site, operand: Operand, layout: Layout, given: Mapping[str, Any], G: Tensor
+    node: Node, site: Site, operand: Operand, layout: Layout, given: Mapping[str, Any], G: Tensor
 ) -> Tensor:
     """Return ∂f/∂operand (example, output, *operand): G times its multiplier, summed where it broadcasts."""
-    product = (G * multiplier(program.graph.nodes[site.position], operand, given)).to(G.dtype)
-    aligned = aligned_shape(site, operand, G.dim() - 1)
-    summed = [axis + 1 for axis, size in enumerate(aligned) if size == 1 and axis != layout.axis]
-    if summed:
-        product = product.sum(summed, keepdim=True)
-    axis = layout.axis + 1
-    product = split(product, axis, (layout.before, -1, layout.after)).sum((axis, axis + 2))
-    return product.movedim(axis, 0).reshape(product.shape[axis], len(G), *operand.shape)
+    n, c = G.shape[:2]
+    factor = multiplier(node, operand, given)
+    dims = G.dim() - 4 + 1  # of y: the examples and what is around them are one axis there
+    if isinstance(factor, Tensor):
+        # Against y its missing dimensions are in front, and its examples may be all alike.
+        factor = factor.reshape((1,) * (dims - factor.dim()) + factor.shape)
+        if factor.shape[layout.axis] != 1:
+            factor = layout.examples_first(factor)[:n]
+        else:
+            factor = factor.unsqueeze(layout.axis).unsqueeze(layout.axis).movedim(layout.axis, 0)
+        G = (G * factor.unsqueeze(1)).to(G.dtype)
+    elif factor != 1:
+        G = G * factor
+    # G is (n, c, *y before the axis, before, after, *y behind it)
+    axis = layout.axis
+    aligned = aligned_shape(site, operand, dims)
+    sizes = (*aligned[:axis], 1, 1, *aligned[axis + 1 :])
+    summed = [place for place, size in enumerate(sizes, 2) if size == 1]
+    return G.sum(summed).reshape(n, c, *operand.shape)
 
 
 def _unfolding(operand: Operand, given: Mapping[str, Any]) -> Unfolding:

@@ -152,14 +152,15 @@ class Affine:
     def each(self) -> Tensor:
         """Return Σ_s G_ncs A_nsᵀ (n·c, *parameter); 2·n·c·s·g·o·i flops.
 
-        In memory the columns are last, so that `push` can multiply without a copy.
+        Without positions, the columns are last in memory, so that `push` can multiply without a copy.
         """
         A, G = self.features, self.gradients
         if A.shape[2] == 1:
             product = A.permute(1, 3, 2, 0)[..., None] * G.permute(2, 4, 0, 1, 3)[:, None, ..., 0]
         else:
-            found = A.transpose(2, 3) @ G.permute(0, 2, 3, 1, 4).flatten(3)  # (n, g, i, c·o)
-            product = split(found, 3, (G.shape[1], G.shape[4])).permute(1, 2, 4, 0, 3)
+            found = G.permute(0, 2, 1, 4, 3).flatten(2, 3) @ A  # (n, g, c·o, i)
+            found = split(found, 2, (G.shape[1], G.shape[4])).permute(0, 2, 1, 3, 4)
+            return self._parameter(found.flatten(0, 1))
         return self._parameter(product.flatten(3).permute(3, 0, 2, 1))  # from (g, i, o, n·c)
 
     def push(self, tangents: Tensor, memory: int) -> Tensor:
