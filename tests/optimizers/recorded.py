@@ -25,6 +25,8 @@ from tscope.trace import Trace
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
+EXACT: tuple[str, ...] = ("output", "output_grad", "grad_norm")
+
 
 @contextmanager
 def precise(patch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -32,7 +34,7 @@ def precise(patch: pytest.MonkeyPatch) -> Iterator[None]:
     grow = group.GroupWriter.grow
 
     def double(self, name, dims, trail, dtype, *args, **kwargs):
-        dtype = "float64" if name in ("output", "output_grad", "grad_norm") else dtype
+        dtype = "float64" if name in EXACT else dtype
         return grow(self, name, dims, trail, dtype, *args, **kwargs)
 
     with patch.context() as context:

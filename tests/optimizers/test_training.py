@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import recorded
 import torch
 from recorded import Recorder, data, epochs, mlp, program_of, train
 from torch import nn, optim
@@ -364,6 +365,27 @@ def test_gradients_that_are_not_those_of_the_outputs_are_refused_with_the_step(t
         message = refusal(recorder.close())
         assert message.startswith("step 2: the gradient that the optimizer used for")
         assert "use clip_grad_norm_ and the optimizer's weight_decay" in message
+
+
+@pytest.mark.parametrize("held", ["float64", "float32"])
+def test_rounding_errors_of_gradients_that_cancel_out_are_no_clip(tmp_path, monkeypatch, held):
+    if held == "float32":  # as the recorder holds them
+        monkeypatch.setattr(recorded, "EXACT", ())
+    x, y = data(1)
+    module = nn.Linear(4, 1, bias=False).double()
+    optimizer = optim.SGD(module.parameters(), lr=0.2)
+    trace = train(tmp_path / "run.zarr", module, optimizer, [(x, y)] * 400, mse)
+    assert trace["batch/output_grad"].dtype == held
+    steps = list(walk(trace))
+    assert steps[-1].gradient["weight"].norm() < 1e-6 < steps[-1].output_grad.norm()
+    assert {step.update.rho["weight"] for step in steps} == {1.0}
+
+
+def test_a_gradient_that_does_not_come_from_the_outputs_at_all_is_refused(tmp_path):
+    recorder = started(tmp_path)
+    (0.0 * recorder.forward(data(1)[0]).sum() + recorder.module[0].weight.sum()).backward()
+    recorder.step()
+    assert refusal(recorder.close()).startswith("step 1: the gradient that the optimizer used for 0.weight")
 
 
 def test_parameters_that_move_without_the_optimizer_are_refused(tmp_path):

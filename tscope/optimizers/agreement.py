@@ -26,21 +26,23 @@ class Tolerance:
             batch statistics are far above.
         one: a ratio of gradient norms that is this close to 1 is 1.
         ratio: how far the ratio of one parameter may be from that of all.
+        noise: rounding of a gradient, relative to what it would be if the batch's did not cancel out.
     """
 
     output: float
     one: float
     ratio: float
+    noise: float
 
     @classmethod
     def of(cls, dtypes: set[str]) -> Tolerance:
         """Return the tolerance for a run whose parameters, output gradients and norms have these dtypes."""
         if dtypes == {"float64"}:
-            return cls(output=1e-8, one=1e-10, ratio=1e-7)
+            return cls(output=1e-8, one=1e-10, ratio=1e-7, noise=1e-12)
         if dtypes <= {"float32", "float64"}:
             # Ties of ReLU and max-pooling make float32 and float64 gradients differ by some 2e-4.
-            return cls(output=1e-3, one=1e-4, ratio=1e-2)
-        return cls(output=5e-2, one=5e-3, ratio=1e-1)
+            return cls(output=1e-3, one=1e-4, ratio=1e-2, noise=1e-5)
+        return cls(output=5e-2, one=5e-3, ratio=1e-1, noise=5e-2)
 
 
 def output_difference(program: Program, recorded: Tensor, replayed: Tensor, limit: float, step: int) -> float:
@@ -72,40 +74,59 @@ def output_difference(program: Program, recorded: Tensor, replayed: Tensor, limi
     return relative
 
 
-def clip_factor(
-    recorded: Mapping[str, float], gradient: Tensors, tolerance: Tolerance, step: int
-) -> dict[str, float]:
-    """Return ρ, what the gradients were multiplied with between backward and the optimizer.
+class Clip:
+    """Tells ρ, what the gradients were multiplied with between backward and the optimizer.
 
     It is the ratio of the recorded norms, which the optimizer saw, to the replayed ones: a clip of the global
     norm or a constant factor has one ratio for all parameters.
 
-    Args:
-        recorded: The norm of each parameter's gradient as the optimizer saw it.
-        gradient: The replayed gradients before clipping.
-        tolerance: How far ratios may be from one another.
-        step: For messages.
+    Near a minimum gradients are what is left when the batch's cancel out, in the end rounding errors, whose
+    ratio says nothing. How large those are follows from ‖J_bᵀg‖ without cancellation.
 
-    Raises:
-        AnalysisError: The ratios differ.
+    Args:
+        tolerance: How far norms may be from one another.
+        reach: ‖J_bᵀu‖ / ‖u‖ for a cotangent of random signs, at any step of the run.
     """
-    replayed = {name: float(torch.linalg.vector_norm(gradient[name])) for name in recorded}
-    total = math.hypot(*recorded.values()), math.hypot(*replayed.values())
-    rho = total[0] / total[1] if total[1] > 0 else 1.0
-    if abs(rho - 1) <= tolerance.one:
-        rho = 1.0
-    for name, norm in recorded.items():
-        expected = rho * replayed[name]
-        # Gradients that cancel out (a bias before a normalisation) are rounding errors of the others.
-        if not abs(norm - expected) <= tolerance.ratio * expected + tolerance.one * total[0]:
-            raise AnalysisError(
-                f"step {step}: the gradient that the optimizer used for {clean(name)} has the norm "
-                f"{norm:.4g}; that of the recorded output gradients is {replayed[name]:.4g}, times {rho:.4g} "
-                "for all parameters together. Gradients clipped by value or by parameter, accumulated from "
-                "earlier steps, or of a loss that has more in it than the model's output (a penalty on the "
-                "parameters) cannot be followed; use clip_grad_norm_ and the optimizer's weight_decay"
-            )
-    return dict.fromkeys(recorded, rho)
+
+    def __init__(self, tolerance: Tolerance, reach: float) -> None:
+        self._tolerance = tolerance
+        self._reach = reach
+
+    def factors(
+        self, recorded: Mapping[str, float], gradient: Tensors, cotangent: Tensor, step: int
+    ) -> dict[str, float]:
+        """Return ρ by parameter name.
+
+        Args:
+            recorded: The norm of each parameter's gradient as the optimizer saw it.
+            gradient: The replayed gradients before clipping, J_bᵀg.
+            cotangent: g (slot, output).
+            step: For messages.
+
+        Raises:
+            AnalysisError: The ratios differ.
+        """
+        tolerance = self._tolerance
+        replayed = {name: float(torch.linalg.vector_norm(gradient[name])) for name in recorded}
+        seen, total = math.hypot(*recorded.values()), math.hypot(*replayed.values())
+        size = float(torch.linalg.vector_norm(cotangent))
+        self._reach = max(self._reach, total / size if size > 0 else 0.0)
+        noise = tolerance.noise * self._reach * size
+        alike = abs(seen - total) <= max(tolerance.one * total, noise)
+        rho = 1.0 if alike or total == 0 else seen / max(total, noise)
+        for name, norm in recorded.items():
+            expected = rho * replayed[name]
+            # Gradients that cancel out (a bias before a normalisation) are rounding errors of the others.
+            if not abs(norm - expected) <= tolerance.ratio * expected + tolerance.one * seen + noise:
+                raise AnalysisError(
+                    f"step {step}: the gradient that the optimizer used for {clean(name)} has the norm "
+                    f"{norm:.4g}; that of the recorded output gradients is {replayed[name]:.4g}, times "
+                    f"{rho:.4g} for all parameters together. Gradients clipped by value or by parameter, "
+                    "accumulated from earlier steps, or of a loss that has more in it than the model's "
+                    "output (a penalty on the parameters) cannot be followed; use clip_grad_norm_ and "
+                    "the optimizer's weight_decay"
+                )
+        return dict.fromkeys(recorded, rho)
 
 
 def _has(program: Program, key: str) -> bool:

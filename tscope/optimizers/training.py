@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tscope_format.errors import AnalysisError, MissingDataError, UsageError, clean
 
-from tscope.optimizers.agreement import Tolerance, clip_factor, output_difference
+from tscope.optimizers.agreement import Clip, Tolerance, output_difference
 from tscope.optimizers.batches import Batch, Batches, ExampleInputs
 from tscope.optimizers.groups import Group, Groups
 from tscope.optimizers.state import OptimizerState
@@ -105,6 +105,7 @@ class TrainingSteps(Iterator[TrainingStep]):
         self._inputs = ExampleInputs(trace)
         self._state = OptimizerState(trace, self._groups, dtype)
         self._tolerance = Tolerance.of(_precisions(trace, self._batches))
+        self._clip: Clip | None = None
         self.optimizer = self._groups.optimizer
         self.stopped: int | None = None
         self._steps = self._walk(start_row, stop)
@@ -184,7 +185,9 @@ class TrainingSteps(Iterator[TrainingStep]):
                     f"step {step}: no gradient norms were recorded, so clipping cannot be told; the trace's "
                     "reports (`tscope info`) say why"
                 )
-            rho = clip_factor(norms, gradient, self._tolerance, step)
+            if self._clip is None:
+                self._clip = Clip(self._tolerance, self._reach(batch, theta, buffers, inputs))
+            rho = self._clip.factors(norms, gradient, batch.output_grad, step)
             update, change = self._state.advance(groups, theta, gradient, rho, step)
         relative, off = _residual(change, theta, after)
         self._check_still(off, change, relative, theta, after, skipped=skipped, step=step)
@@ -204,6 +207,14 @@ class TrainingSteps(Iterator[TrainingStep]):
             update=update,
             residual=StepResidual(relative, off, difference, self._state.settle(batch.row)),
         )
+
+    def _reach(self, batch: Batch, theta: Tensors, buffers: Tensors, inputs: tuple[Tensor, ...]) -> float:
+        """Return ‖J_bᵀu‖ / ‖u‖ for random signs u (slot, output)."""
+        random = torch.Generator().manual_seed(0)
+        signs = torch.randint(0, 2, batch.output.shape, generator=random).to(self._dtype).mul_(2).sub_(1)
+        _, reached = vjp(self._program, self._functional, theta, buffers, inputs, signs)
+        square = sum(float(value.square().sum()) for value in reached.values())
+        return math.sqrt(square / signs.numel())
 
     def _norms(self, start: int, stop: int) -> Iterator[dict[str, float]]:
         """Yield the recorded gradient norms of each row, of the parameters that had a gradient."""
