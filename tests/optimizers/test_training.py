@@ -212,6 +212,11 @@ def test_a_float32_run_is_followed_to_rounding(tmp_path):
         assert {rho for rho in clipped if abs(rho - 1) < 1e-5} <= {1.0}
 
 
+def test_a_float64_run_may_be_replayed_in_float32(tmp_path):
+    trace = simple(tmp_path)
+    assert 1e-12 < max(step.residual.relative for step in walk(trace, torch.float32)) < 1e-3
+
+
 def test_a_run_that_diverges_ends_there(tmp_path):
     recorder = started(tmp_path)
     for number in range(6):

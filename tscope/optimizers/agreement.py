@@ -36,7 +36,7 @@ class Tolerance:
 
     @classmethod
     def of(cls, dtypes: set[str]) -> Tolerance:
-        """Return the tolerance for a run whose parameters, output gradients and norms have these dtypes."""
+        """Return the tolerance for parameters, output gradients, norms and a replay of these dtypes."""
         if dtypes == {"float64"}:
             return cls(output=1e-8, one=1e-10, ratio=1e-7, noise=1e-12)
         if dtypes <= {"float32", "float64"}:

@@ -104,7 +104,7 @@ class TrainingSteps(Iterator[TrainingStep]):
         self._batches = Batches(trace, dtype)
         self._inputs = ExampleInputs(trace)
         self._state = OptimizerState(trace, self._groups, dtype)
-        self._tolerance = Tolerance.of(_precisions(trace, self._batches))
+        self._tolerance = Tolerance.of(_precisions(trace, self._batches) | {str(dtype)[6:]})
         self._clip: Clip | None = None
         self.optimizer = self._groups.optimizer
         self.stopped: int | None = None
