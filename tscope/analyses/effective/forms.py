@@ -141,17 +141,23 @@ class ParameterForm:
         start = 0
         for block in self._blocks:
             place = slice(start, start + block.count)
-            gradient = jacobian.pullback(step.inputs, R.smoother[..., place])
-            change = block.change(update, gradient)
-            state.smoother[..., place] += self._points.pushforward(jacobian, change)
             start += block.count
-        gradient = jacobian.pullback(step.inputs, R.rollouts)
-        change = self._rollouts.change(update, gradient, self._constant(step))
-        # The adapted step rides along: one pass less.
-        both = {name: torch.cat([value, R.adapted[name][None]]) for name, value in change.items()}
-        moved = self._points.pushforward(jacobian, both)
-        state.rollouts.add_(moved[..., :-1])
-        state.anchored.add_(moved[..., -1])
+            if block is not self._blocks[-1]:
+                gradient = jacobian.pullback(step.inputs, R.smoother[..., place])
+                change = block.change(update, gradient)
+                state.smoother[..., place] += self._points.pushforward(jacobian, change)
+                continue
+            # The rollouts and the adapted step ride along with the last block: fewer passes.
+            columns = torch.cat([R.smoother[..., place], R.rollouts], 2)
+            gradient = jacobian.pullback(step.inputs, columns)
+            own = block.change(update, {name: value[: block.count] for name, value in gradient.items()})
+            rolled = {name: value[block.count :] for name, value in gradient.items()}
+            beside = self._rollouts.change(update, rolled, self._constant(step))
+            change = {n: torch.cat([own[n], beside[n], R.adapted[n][None]]) for n in own}
+            moved = self._points.pushforward(jacobian, change)
+            state.smoother[..., place] += moved[..., : block.count]
+            state.rollouts.add_(moved[..., block.count : -1])
+            state.anchored.add_(moved[..., -1])
 
     def _constant(self, step: TrainingStep) -> dict[str, Tensor] | None:
         """Return what frozen decay acts on (rollout, …): the recorded parameters, nothing for tangents."""
