@@ -40,7 +40,7 @@ for step in range(steps):
     else:
         if sender is None:
             sender = next((o for o in gc.get_objects() if type(o).__name__ == "Sender"), None)
-        log.write(ENTRY.pack(time.time(), -1 if sender is None else sender._frames.qsize()))
+        log.write(ENTRY.pack(time.time(), -1 if sender is None else len(sender._frames)))
         time.sleep(0.0005)
     if step == 20:
         net.eval()
