@@ -201,6 +201,23 @@ def test_a_head_that_starts_at_zero_is_no_reason_to_be_slow():
     close(J.block(built.inputs, built.inputs), jacobians.block(dense, dense))
 
 
+class Positive(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.power = nn.Linear(3, 4), nn.Parameter(torch.full((4,), 1e-3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x) * self.power.log()
+
+
+def test_parameters_that_cannot_be_moved_freely():
+    torch.manual_seed(0)
+    built = exported(Positive(), (torch.randn(5, 3),))
+    J, dense = jacobian(built), jacobians.jacobian(built.module, built.inputs)
+    assert J._plan(built.inputs).rest == ("power",)
+    close(J.block(built.inputs, built.inputs), jacobians.block(dense, dense))
+
+
 class Fixed(nn.Module):
     """Exported for the recorded number of rows only."""
 

@@ -136,19 +136,22 @@ def capture(
     if not sites:
         return []
     run = forward(program, tuple(sites), point, buffers, part, measure=False)
-    outputs = run.output.shape[1]
-    columns = []
+    n, outputs = run.output.shape
+    found = [torch.empty(0)] * len(sites)  # each (n, c, …, before, after, …)
     for c in range(outputs):
         cotangent = torch.zeros_like(run.output)
         cotangent[:, c] = 1
-        columns.append(run.gradients(cotangent, last=c == outputs - 1))
+        gradients = run.gradients(cotangent, last=c == outputs - 1)
+        for index, (gradient, layout) in enumerate(zip(gradients, sites.values(), strict=True)):
+            column = layout.examples_first(gradient)[:n]
+            if c == 0:
+                found[index] = column.new_empty(n, outputs, *column.shape[1:], dtype=dtype)
+            found[index][:, c] = column
     uses = []
     with torch.no_grad(), program.settings():
         for index, (site, layout) in enumerate(sites.items()):
             node, given = program.graph.nodes[site.position], run.given[index]
-            G = torch.stack([layout.examples_first(column[index])[: part.count] for column in columns], 1)
-            G = G.to(dtype)  # (n, c, …, before, after, …)
-            uses += [Use(site, o, _factor(node, site, o, layout, given, G)) for o in site.operands]
+            uses += [Use(site, o, _factor(node, site, o, layout, given, found[index])) for o in site.operands]
     return uses
 
 
@@ -227,7 +230,9 @@ def _each(value: Sequence[int] | int, dims: int) -> tuple[int, ...]:
 def elements_each(sites: Sequence[Site], run: Pass) -> float:
     """Return how many elements a pass over one example takes: what is kept, and the sites' gradients."""
     n, outputs = run.output.shape
-    kept = 2 * run.elements + 2 * outputs * sum(value.numel() for value in run.values)
-    # A weight's own Jacobian never is, a broadcast operand's is.
+    kept = 2 * run.elements + outputs * sum(value.numel() for value in run.values)
+    # What a recurrent layer computes inside: its gates, their nonlinearities, the states.
+    kept += 8 * sum(value.numel() for site, value in zip(sites, run.values, strict=True) if site.tap >= 0)
+    # A weight's own Jacobian never is held, a broadcast operand's is.
     held = sum(math.prod(o.shape) for site in sites for o in site.operands if o.role == "broadcast")
     return kept / n + outputs * held

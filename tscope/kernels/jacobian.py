@@ -11,7 +11,7 @@ from tscope_format.errors import AnalysisError, UsageError, clean
 from tscope.kernels.capture import Use, capture
 from tscope.kernels.differentiate import per_example, pull_columns
 from tscope.kernels.plan import Plan, plan_for
-from tscope.kernels.product import add_block, by_parameter, merged_biases
+from tscope.kernels.product import Columns, add_block, by_parameter, merged_biases
 from tscope.program.derivatives import Chunk, Tensors, chunks, detached, evaluate, jvp
 from tscope.program.functional import OutputFunctional
 from tscope.program.program import Program
@@ -66,7 +66,9 @@ class Jacobian:
         self._functional = functional
         self._point = detached(program, parameters)
         self._buffers = buffers
-        self._memory = memory
+        # Half of it for the columns' values: each time that they do not fit, all the rows are passed again.
+        self._columns, self._formed = memory // 2, memory // 4
+        self._rows = self._kept = memory // 8
         missing = [name for name in program.parameters if name not in self._point]
         if missing:
             raise AnalysisError(f"the parameter {clean(missing[0])!r} of the model was not given")
@@ -110,19 +112,18 @@ class Jacobian:
         K = torch.zeros(total, c, width, c, dtype=self._dtype, device=self._device)
         if not plan.sites and not plan.rest:
             return K
-        memory = self._memory // 3
         left = 0
-        for lefts in self._parts(columns, plan):
+        for lefts in self._parts(columns, plan, self._columns):
             uses, rest = self._factors(lefts, plan)
-            right = by_parameter(uses, rest)
+            right = Columns(by_parameter(uses, rest), self._kept)
             m = lefts.count if lefts.count >= 0 else width
             top = 0
-            for tops in self._parts(rows, plan):
+            for tops in self._parts(rows, plan, self._rows):
                 uses, rest = self._factors(tops, plan)
                 biases = merged_biases(uses) if D is None else {}
                 n = tops.count if tops.count >= 0 else total
                 view = K[top : top + n, :, left : left + m]
-                add_block(by_parameter(uses, rest), right, biases, D, memory, view)
+                add_block(by_parameter(uses, rest), right, biases, D, self._formed, view)
                 top += n
             left += m
         return K
@@ -148,10 +149,10 @@ class Jacobian:
         whole = {name: V[name] for name in plan.rest if name in V}
         found = self._push_whole(inputs, whole, plan) if whole else None
         strips = []
-        for part in self._parts(inputs, plan):
+        for part in self._parts(inputs, plan, self._columns):
             uses = [use for use in self._uses(part, plan) if use.operand.parameter in V]
             if uses:
-                products = (use.factor.push(V[use.operand.parameter], self._memory // 3) for use in uses)
+                products = (use.factor.push(V[use.operand.parameter], self._formed) for use in uses)
                 strips.append(_sum(products))
         if not strips:
             return self._push_whole(inputs, V, plan) if found is None else found
@@ -184,11 +185,11 @@ class Jacobian:
         by_layers = k >= plan.outputs
         whole = plan.rest if by_layers else self.names
         start = 0
-        for part in self._parts(inputs, plan):
+        for part in self._parts(inputs, plan, self._columns):
             piece = R[start : start + part.count] if part.count >= 0 else R
             start += part.count
             for use in self._uses(part, plan) if by_layers else []:
-                found[use.operand.parameter] += use.factor.pull(piece, self._memory // 3)
+                found[use.operand.parameter] += use.factor.pull(piece, self._formed)
             if whole:
                 columns = pull_columns(self._program, whole, self._point, self._buffers, part, piece)
                 for name, value in columns.items():
@@ -200,10 +201,10 @@ class Jacobian:
             self._program, self._functional, frozenset(self.names), self._point, self._buffers, inputs
         )
 
-    def _parts(self, inputs: Sequence[Tensor], plan: Plan) -> Iterator[Chunk]:
-        """Yield the examples, as many at a time as a third of the memory holds."""
+    def _parts(self, inputs: Sequence[Tensor], plan: Plan, memory: int) -> Iterator[Chunk]:
+        """Yield the examples, as many at a time as the memory holds."""
         each = plan.elements * self._dtype.itemsize
-        return chunks(self._program, self._functional, inputs, max(1, int(self._memory / 3 / each)))
+        return chunks(self._program, self._functional, inputs, max(1, int(memory / each)))
 
     def _uses(self, part: Chunk, plan: Plan) -> list[Use]:
         return capture(self._program, plan.sites, self._point, self._buffers, part, self._dtype)
@@ -219,7 +220,7 @@ class Jacobian:
 
     def _push_whole(self, inputs: Sequence[Tensor], V: Tensors, plan: Plan) -> Tensor:
         """Return J V by a forward-mode pass for each column."""
-        rows = max(1, int(self._memory / 3 / (plan.elements * self._dtype.itemsize)))
+        rows = max(1, int(self._columns / (plan.elements * self._dtype.itemsize)))
         columns = []
         for column in range(len(next(iter(V.values())))):
             tangents = {name: value[column] for name, value in V.items()}

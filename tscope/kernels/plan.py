@@ -81,6 +81,8 @@ def _plan(
     sites, other = find_sites(program)
     part = _trial(program, functional, inputs)
     run = forward(program, sites, _moved(point), buffers, part, measure=True)
+    if not run.output.isfinite().all():  # a parameter that must be positive, say
+        run = forward(program, sites, point, buffers, part, measure=True)
     layouts = _layouts(program, sites, run, part) if part.count > 0 else {}
     # A parameter is done by layers only if every use of it is understood.
     known = {o.parameter for site in layouts for o in site.operands} - other
@@ -93,7 +95,7 @@ def _plan(
     }
     rest = tuple(name for name in program.parameters if name in names - known and name in other | lost)
     outputs = run.output.shape[1]
-    elements = elements_each(tuple(kept), run)
+    elements = elements_each(sites, run)
     if rest:  # in full, and a pass of its own for each output
         least = program.graph.least_rows
         elements += 2 * outputs * sum(point[name].numel() for name in rest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -10,6 +11,27 @@ from torch import Tensor
 from tscope.kernels.capture import Use
 from tscope.kernels.factors import Affine, Explicit, Factor, Lookup
 from tscope.program.derivatives import Tensors
+
+
+@dataclass
+class Columns:
+    """The columns' examples, against which the rows come in several passes.
+
+    Attributes:
+        factors: for each parameter, the factors of its uses.
+        memory: bytes for Jacobians that are kept from one pass to the next.
+        formed: those that are.
+    """
+
+    factors: Mapping[str, Sequence[Factor]]
+    memory: int
+    formed: dict[str, Tensor] = field(default_factory=dict)
+
+    def keep(self, name: str, V: Tensor) -> None:
+        """Keep a parameter's Jacobian if there is room."""
+        taken = sum(value.nbytes for value in self.formed.values())
+        if taken + V.nbytes <= self.memory:
+            self.formed[name] = V
 
 
 def by_parameter(uses: Sequence[Use], rest: Mapping[str, Tensor]) -> dict[str, list[Factor]]:
@@ -43,7 +65,7 @@ def merged_biases(uses: Sequence[Use]) -> dict[str, str]:
 
 def add_block(
     rows: Mapping[str, Sequence[Factor]],
-    columns: Mapping[str, Sequence[Factor]],
+    columns: Columns,
     biases: Mapping[str, str],
     preconditioner: Tensors | None,
     memory: int,
@@ -53,7 +75,7 @@ def add_block(
 
     Args:
         rows: for each parameter, the factors of its uses.
-        columns: the same for the columns' examples.
+        columns: the columns' examples.
         biases: by weight, the bias that may be done along with it.
         preconditioner: D by name; None for the identity.
         memory: bytes for intermediate values.
@@ -63,7 +85,7 @@ def add_block(
     for name in sorted(rows, key=lambda name: name not in biases):  # a merged bias after its weight
         if name in done:
             continue
-        first, second = rows[name][0], columns[name][0]
+        first, second = rows[name][0], columns.factors[name][0]
         once = len(rows[name]) == 1
         D = None if preconditioner is None else preconditioner[name]
         if (
@@ -81,15 +103,26 @@ def add_block(
             D = None if D is None else D[entries]
             _add(K, [first.among(entries)], [second.among(entries)], D, memory)
             continue
-        _add(K, rows[name], columns[name], D, memory)
+        if name in columns.formed:
+            _add_formed(K, rows[name], columns.formed[name], memory)
+            continue
+        V = _add(K, rows[name], columns.factors[name], D, memory)
+        if V is not None:
+            columns.keep(name, V)
 
 
-def _add(K: Tensor, rows: Sequence[Factor], columns: Sequence[Factor], D: Tensor | None, memory: int) -> None:
-    """Add J(rows) D J(columns)ᵀ, with as many of the columns' Jacobians formed at a time as memory holds."""
-    n, c, m, _ = K.shape
-    shape = _shape(columns[0])
-    each = 3 * c * shape * K.element_size()
+def _add(
+    K: Tensor, rows: Sequence[Factor], columns: Sequence[Factor], D: Tensor | None, memory: int
+) -> Tensor | None:
+    """Add J(rows) D J(columns)ᵀ, with as many of the columns' Jacobians formed at a time as memory holds.
+
+    Returns:
+        D J(columns)ᵀ as (column·output, *parameter) if all of it was formed at once.
+    """
+    c, m = K.shape[1:3]
+    each = 3 * c * _size(columns[0]) * K.element_size()
     step = max(1, int(memory / 2 / each))
+    V = None
     for start in range(0, m, step):
         stop = min(start + step, m)
         V = columns[0].rows(start, stop).each()
@@ -97,11 +130,16 @@ def _add(K: Tensor, rows: Sequence[Factor], columns: Sequence[Factor], D: Tensor
             V = V + factor.rows(start, stop).each()
         if D is not None:
             V = V * D
-        for factor in rows:
-            K[:, :, start:stop] += factor.push(V, memory // 2).view(n, c, stop - start, c)
+        _add_formed(K[:, :, start:stop], rows, V, memory)
+    return V if step >= m else None
 
 
-def _shape(factor: Factor) -> int:
+def _add_formed(K: Tensor, rows: Sequence[Factor], V: Tensor, memory: int) -> None:
+    for factor in rows:
+        K += factor.push(V, memory // 2).view(K.shape)
+
+
+def _size(factor: Factor) -> int:
     """Return the number of the parameter's elements."""
     if isinstance(factor, (Affine, Lookup)):
         return int(torch.Size(factor.shape).numel())
