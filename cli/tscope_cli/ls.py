@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -17,11 +18,14 @@ from tscope_cli.table import Column, render
 from tscope_cli.terminal import is_tty, out, paint, say, width
 
 DEFAULT = Path("runs")
+_OF_RESULTS = ("p_train", "p_test")
 _COLUMNS = (
     Column("name", number=False, elastic=True),
     Column("status", number=False),
     Column("steps"),
     Column("loss"),
+    Column("p_train"),
+    Column("p_test"),
     Column("model", number=False, elastic=True),
     Column("parameters"),
     Column("size"),
@@ -38,21 +42,27 @@ def ls(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
-    """List the traces in a folder, the newest first; damaged ones are shown with the reason."""
+    """List the traces in a folder, the newest first; damaged ones are shown with the reason.
+
+    p_train and p_test are effective parameters at the last step, from the newest saved result of
+    `tscope analyze TRACE --metric effective-params`.
+    """
     found = [
         trace for folder in folders or [DEFAULT] for trace in traces_in(folder, must_exist=bool(folders))
     ]
     listed = sorted((read(path) for path in found), key=lambda entry: -_moment(entry))
+    parameters = [effective(entry) for entry in listed]
     if json:
         from tscope_cli import jsonfile
 
-        jsonfile.dump({"traces": [_to_dict(entry) for entry in listed]})
+        pairs = zip(listed, parameters, strict=True)
+        jsonfile.dump({"traces": [_to_dict(entry, p) for entry, p in pairs]})
         return
     if not listed:
         where = ", ".join(str(folder) for folder in folders or [DEFAULT])
         say(f"no traces in {where}; record one: tscope record -- python train.py (or: tscope demo)")
         return
-    _print(listed)
+    _print(listed, parameters)
 
 
 def traces_in(folder: Path, *, must_exist: bool = True) -> list[Path]:
@@ -90,6 +100,15 @@ def read(path: Path) -> Summary | Damaged:
         return Damaged(path, clean(error), path.stat().st_mtime, disk_size(path))
 
 
+def effective(entry: Summary | Damaged) -> dict[str, float]:
+    """Return `p_train` and `p_test` of the first recorded model, NaN where no result is saved."""
+    from tscope_tui.data.effective import last_p
+
+    if isinstance(entry, Damaged) or not entry.roots:
+        return dict.fromkeys(_OF_RESULTS, math.nan)
+    return {f"p_{part}": value for part, value in last_p(entry.path, entry.roots[0].name).items()}
+
+
 def _moment(entry: Summary | Damaged) -> float:
     """Return when a trace was begun, or last touched where that is not known."""
     if isinstance(entry, Summary) and math.isfinite(entry.created):
@@ -97,21 +116,27 @@ def _moment(entry: Summary | Damaged) -> float:
     return entry.committed
 
 
-def _print(listed: list[Summary | Damaged]) -> None:
+def _print(listed: list[Summary | Damaged], parameters: list[dict[str, float]]) -> None:
     now = time.time()
-    rows = [_row(entry, now) for entry in listed]
+    rows = [_row(entry, p, now) for entry, p in zip(listed, parameters, strict=True)]
+    columns: tuple[Column, ...] = _COLUMNS
+    if not any(math.isfinite(value) for p in parameters for value in p.values()):
+        # Until something was analysed these columns would only take room from the names.
+        kept = [at for at, column in enumerate(_COLUMNS) if column.title not in _OF_RESULTS]
+        columns = tuple(_COLUMNS[at] for at in kept)
+        rows = [tuple(row[at] for at in kept) for row in rows]
     # A pipe gets whole names; a terminal gets lines that fit.
-    for index, line in enumerate(render(_COLUMNS, rows, width() if is_tty(sys.stdout) else None)):
+    for index, line in enumerate(render(columns, rows, width() if is_tty(sys.stdout) else None)):
         out(paint(line, "bold") if index == 0 else line)
     for entry in listed:
         if isinstance(entry, Damaged):
             out(paint(entry.reason, "red"))
 
 
-def _row(entry: Summary | Damaged, now: float) -> tuple[str, ...]:
+def _row(entry: Summary | Damaged, p: Mapping[str, float], now: float) -> tuple[str, ...]:
     moment = age(_moment(entry), now)
     if isinstance(entry, Damaged):
-        return (entry.path.name, "damaged", "", "", "", "", size(entry.size), moment)
+        return (entry.path.name, "damaged", "", "", "", "", "", "", size(entry.size), moment)
     roots = entry.roots
     losses = [significant(root.loss) for root in roots if math.isfinite(root.loss)]
     return (
@@ -119,6 +144,7 @@ def _row(entry: Summary | Damaged, now: float) -> tuple[str, ...]:
         entry.status,
         f"{max((root.steps for root in roots), default=0):,}",
         losses[0] if losses else "-",
+        *(significant(p[name]) if math.isfinite(p[name]) else "-" for name in _OF_RESULTS),
         " ".join(root.model for root in roots) or "-",
         f"{sum(root.parameters for root in roots):,}",
         size(entry.size),
@@ -126,7 +152,7 @@ def _row(entry: Summary | Damaged, now: float) -> tuple[str, ...]:
     )
 
 
-def _to_dict(entry: Summary | Damaged) -> dict[str, object]:
+def _to_dict(entry: Summary | Damaged, p: Mapping[str, float]) -> dict[str, object]:
     if isinstance(entry, Damaged):
         return {"path": str(entry.path), "status": "damaged", "reason": entry.reason, "size": entry.size}
-    return to_dict(entry)
+    return {**to_dict(entry), **p}

@@ -44,7 +44,8 @@ N worst:-1
 home first
 end last
 1 view:overview
-3 later
+3 view:effective
+4 later
 """
 
 

@@ -25,6 +25,14 @@ def decay() -> list[Series]:
     ]
 
 
+def estimates() -> list[Series]:
+    step = np.arange(0, 1000, 50)
+    p = 10 + step / 20
+    error = np.where(step > 300, 0.3 * p, 0.0)
+    error[-1] = np.nan
+    return [Series("train", step, p, error=error), Series("test", step, 1.4 * p, "dash", error=2 * p)]
+
+
 @pytest.mark.parametrize(
     ("name", "lines"),
     [
@@ -37,6 +45,8 @@ def decay() -> list[Series]:
         ("no_series", lambda: chart([], 40, 6, title="loss")),
         ("one_point", lambda: chart([Series("k", [3.0], [2.0])], 40, 6)),
         ("constant", lambda: chart([Series("k", [0, 1, 2], [5.0, 5.0, 5.0])], 40, 6)),
+        ("error_bars", lambda: chart(estimates(), 60, 12, title="p")),
+        ("error_bars_log", lambda: chart(estimates(), 60, 12, log_y=True, ascii=True)),
         ("gaps", lambda: chart([Series("k", range(7), [1, 2, np.nan, 3, np.inf, 2, 2])], 40, 6)),
         ("all_nan", lambda: chart([Series("k", [0, 1], [np.nan, np.nan])], 40, 6)),
         ("not_positive", lambda: chart([Series("k", range(4), [0.0, -1, 1, 10])], 40, 6, log_y=True)),

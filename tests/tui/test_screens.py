@@ -11,7 +11,7 @@ from tscope_tui.spans import cells
 from tscope_tui.stages.browser import BrowserStage
 from tscope_tui.stages.run import RunStage
 from tui_host import FakeHost, screen
-from tui_traces import Run, finished, save_telescoping
+from tui_traces import Run, finished, save_effective, save_telescoping
 
 SIZES = [(60, 15), (80, 24), (120, 36), (160, 48)]
 
@@ -20,6 +20,9 @@ SIZES = [(60, 15), (80, 24), (120, 36), (160, 48)]
 def written(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("screens") / "runs"
     save_telescoping(finished(folder / "mlp.zarr"), 120, ("fc1.weight", "fc1.bias", "head.weight"))
+    finished(folder.parent / "effective" / "other.zarr", 60)
+    # Not in the folder of the browser's golden text, whose columns would change.
+    save_effective(finished(folder.parent / "effective" / "mlp.zarr"), error=0.08)
     finished(folder / "noprobe.zarr", 60, probe=False)
     run = Run(folder / "stopped.zarr")
     run.train(50)
@@ -73,6 +76,27 @@ def test_views_of_a_run(traces, size, view, golden):
     text = screen(stage, host)
     assert all(cells(line) <= size[0] for line in text.split("\n"))
     golden(f"screen_{view}_{size[0]}x{size[1]}.txt", text)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_effective_parameters(traces, size, golden):
+    stage, host = opened(Path("effective/mlp.zarr"), *size, "view:effective", "event:-1")
+    text = screen(stage, host)
+    assert all(cells(line) <= size[0] for line in text.split("\n"))
+    golden(f"screen_effective_{size[0]}x{size[1]}.txt", text)
+
+
+def test_the_effective_parameters_in_ascii(traces, golden):
+    stage, host = opened(
+        Path("effective/mlp.zarr"), 80, 24, "view:effective", "event:-1", "crosshair", ascii=True
+    )
+    text = screen(stage, host)
+    assert text.isascii()
+    golden("screen_effective_ascii_80x24.txt", text)
+
+
+def test_effective_parameters_in_the_browser(traces, golden):
+    golden("screen_browser_effective_80x24.txt", steady(screen(*browser(Path("effective"), 80, 24))))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -139,8 +163,13 @@ def test_the_first_frame_needs_no_data(traces):
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (10, 4), (20, 5), (40, 10), (71, 19), (72, 20), (300, 100)])
 def test_any_size_can_be_painted(traces, size):
-    for view in ("overview", "telescoping"):
-        stage, host = opened(traces / "mlp.zarr", *size, f"view:{view}")
+    for view, path in (
+        ("overview", traces / "mlp.zarr"),
+        ("telescoping", traces / "mlp.zarr"),
+        ("effective", Path("effective/mlp.zarr")),
+        ("effective", traces / "mlp.zarr"),
+    ):
+        stage, host = opened(path, *size, f"view:{view}")
         if size[1] > 1:
             screen(stage, host)
     stage, host = browser(traces, *size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tscope_format import Array, Result, RootWriter, Row, TraceWriter, save_result, table
@@ -131,3 +132,58 @@ def save_telescoping(path: Path, steps: int = 120, layers: tuple[str, ...] = ("f
     }
     result = Result("telescoping", {"probe": "heldout"}, arrays, {"layers": list(layers)})
     return save_result(path, result, "model")
+
+
+def effective_result(
+    steps: int = 120,
+    *,
+    train: int = 40,
+    test: int = 30,
+    error: float = 0.0,
+    every: int = 1,
+    options: Mapping[str, object] | None = None,
+) -> Result:
+    """Return effective parameters as the metric names them: p_test peaks halfway, p_train only rises."""
+    step = np.arange(0, steps + 1, every)
+    along = step / max(steps, 1)
+    random = np.random.default_rng(0)
+    norms, p = {}, {}
+    for part, count, course in (
+        ("train", train, 0.5 * along),
+        ("test", test, 1.2 * np.exp(-(((along - 0.5) / 0.2) ** 2)) * (along > 0) + 0.3 * along),
+    ):
+        weight = np.exp(random.standard_normal(count))
+        norms[part] = course[:, None] * weight / (weight.mean() if count else 1.0)
+        p[part] = train / max(count, 1) * norms[part].sum(1)
+    arrays = {"step": Array(("step",), step)}
+    for part in ("train", "test") if test else ("train",):
+        arrays |= {
+            f"p_{part}": Array(("step",), p[part]),
+            f"p_{part}_se": Array(("step",), error * p[part]),
+            f"norms_{part}": Array(("step", part), norms[part]),
+        }
+    arrays["train"] = Array(("train",), np.arange(train) + 100)
+    if test:
+        arrays["gap"] = Array(("step",), p["test"] - p["train"])
+    scalars = {
+        **{f"p_{part}": float(p[part][-1]) for part in ("train", "test") if test or part == "train"},
+        "form": "probes" if error else "kernel",
+        "exact": not error,
+        "probes": 64 if error else 0,
+        "loss": "mse",
+        "decay": "none",
+        "examples_train": train,
+        "examples_test": test,
+        "discrepancy_telescoped": 0.02,
+        "prediction_scale": 1.0,
+        "adapter_residual": 3e-7,
+        "label_residual": 2e-7,
+    }
+    provenance = {"probe": "heldout" if test else None, "options": dict(options or {})}
+    notes = () if test else ("no held-out examples: give some with `--probe FILE.npz` for p_test",)
+    return Result("effective-params", scalars, arrays, provenance, notes)
+
+
+def save_effective(path: Path, steps: int = 120, **options: Any) -> str:
+    """Save a result of `effective_result` in a trace."""
+    return save_result(path, effective_result(steps, **options), "model")

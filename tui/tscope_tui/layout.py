@@ -55,26 +55,35 @@ _VIEWS: dict[str, tuple[tuple[str, ...], ...]] = {
     "overview": (("loss", "accuracy"), ("update", "events")),
     "telescoping": (("prediction", "error"), ("layers",)),
     "composite": (("loss", "accuracy", "update"), ("prediction", "error"), ("layers", "events")),
+    "effective": (("parameters",), ("gap", "spread")),
+    # With a side bar there is room for how it was computed.
+    "effective+": (("parameters", "gap"), ("spread", "method")),
     "browser": (("traces",), ("loss", "recorded")),
 }
 # Shares of the height and width where they are not even.
-_HEIGHTS = {"telescoping": (0.56, 0.44), "browser": (0.54, 0.46)}
+_HEIGHTS = {"telescoping": (0.56, 0.44), "effective": (0.5, 0.5), "browser": (0.54, 0.46)}
 _WIDTHS = {"layers": 0.64}
 
 
 def names(view: str, size: Tier) -> tuple[str, ...]:
     """Return the panes of a view, in the order of `tab`."""
-    if view == "overview" and size is Tier.COMPOSITE:
-        view = "composite"
+    view = _grid(view, size)
     inner = tuple(name for row in _VIEWS[view] for name in row)
     return ("traces", "recorded", *inner) if view != "browser" and size >= Tier.SIDEBAR else inner
+
+
+def _grid(view: str, size: Tier) -> str:
+    """Return the grid that a view has with so much room."""
+    if view == "overview" and size is Tier.COMPOSITE:
+        return "composite"
+    return "effective+" if view == "effective" and size >= Tier.SIDEBAR else view
 
 
 def arrange(view: str, width: int, height: int, only: str | None = None) -> dict[str, Rect]:
     """Return the rectangle of each pane of a view.
 
     Args:
-        view: overview, telescoping or browser.
+        view: overview, telescoping, effective or browser.
         width: Columns of the terminal.
         height: Rows of the terminal.
         only: The pane that has the whole room: a maximised one, or the focused one in a small terminal.
@@ -86,8 +95,7 @@ def arrange(view: str, width: int, height: int, only: str | None = None) -> dict
         first, rows = 1, max(1, height - (2 if size is Tier.SMALL else 3))
     if only is not None:
         return {only: Rect(0, first, width, rows)}
-    if view == "overview" and size is Tier.COMPOSITE:
-        view = "composite"
+    view = _grid(view, size)
     left, placed = 0, {}
     if size >= Tier.SIDEBAR and view != "browser":
         left = SIDE

@@ -11,9 +11,10 @@ from typing import Literal, get_args
 
 from tscope_format.errors import TscopeError, clean
 
+from tscope_tui.data.effective import last_p
 from tscope_tui.data.status import State, state_of
 
-Order = Literal["age", "name", "state", "steps", "loss", "size"]
+Order = Literal["age", "name", "state", "steps", "loss", "p_train", "p_test", "size"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 
 
@@ -29,6 +30,9 @@ class Entry:
         steps: Optimizer steps at the last row.
         rows: Rows of the first root.
         loss: The last finite loss; NaN if there is none.
+        p_train: Effective parameters on the training examples at the end of the newest result that is saved;
+            NaN if there is none.
+        p_test: Likewise on the held-out examples.
         bytes: Size on disk; None until it was counted.
         committed: Time of the last commit, in seconds since the epoch.
         seconds_per_row: Mean time of a row.
@@ -41,6 +45,8 @@ class Entry:
     steps: int | None = None
     rows: int = 0
     loss: float = math.nan
+    p_train: float = math.nan
+    p_test: float = math.nan
     bytes: int | None = None
     committed: float = 0.0
     seconds_per_row: float = 0.0
@@ -53,7 +59,8 @@ class Entry:
 
     def number(self, field: str) -> float | None:
         """Return a value to filter by; None when it is not known."""
-        value = {"loss": self.loss, "steps": self.steps, "size": self.bytes, "age": self.age}[field]
+        known = {"steps": self.steps, "size": self.bytes, "age": self.age}
+        value = known[field] if field in known else getattr(self, field)
         return None if value is None or math.isnan(value) else float(value)
 
     def seen(self, now: float) -> Entry:
@@ -127,11 +134,14 @@ def _read(path: Path, name: str, committed: float, now: float) -> Entry:
     finite = tail[tail == tail]
     begin, end = (float(root.read("time", row, row + 1)[0]) for row in (0, last))
     pace = (end - begin) / last if last else 0.0
+    p = last_p(path, root.name)
     entry = replace(
         entry,
         steps=steps,
         rows=root.rows,
         loss=float(finite[-1]) if finite.size else math.nan,
+        p_train=p["train"],
+        p_test=p["test"],
         seconds_per_row=pace if math.isfinite(pace) else 0.0,
     )
     return entry.seen(now)
@@ -166,6 +176,8 @@ _KEYS: dict[Order, Callable[[Entry], tuple[float, str]]] = {
     "state": lambda entry: (float(list(State).index(entry.state)), entry.name),
     "steps": lambda entry: (-float(entry.steps or 0), entry.name),
     "loss": lambda entry: (math.inf if math.isnan(entry.loss) else entry.loss, entry.name),
+    "p_train": lambda entry: (math.inf if math.isnan(entry.p_train) else -entry.p_train, entry.name),
+    "p_test": lambda entry: (math.inf if math.isnan(entry.p_test) else -entry.p_test, entry.name),
     "size": lambda entry: (-float(entry.bytes or 0), entry.name),
 }
 

@@ -1,4 +1,4 @@
-"""Filtering the browser: a regular expression on the name, and terms such as `loss<0.1 state:live`."""
+"""Filtering the browser: a regular expression on the name, and terms such as `p_test>500 state:live`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tscope_format.errors import UsageError, clean
 if TYPE_CHECKING:
     from tscope_tui.data.entry import Entry
 
-_TERM = re.compile(r"^(loss|steps|size|age)(<=|>=|<|>|=)([-+.0-9eE]+)([kKMGTsmhd]?)$")
+_TERM = re.compile(r"^(loss|p_train|p_test|steps|size|age)(<=|>=|<|>|=)([-+.0-9eE]+)([kKMGTsmhd]?)$")
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "<=": operator.le,

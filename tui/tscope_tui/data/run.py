@@ -13,6 +13,7 @@ import numpy as np
 from tscope_format.errors import TscopeError, clean
 
 from tscope_tui.data.curve import Curve, read_curve
+from tscope_tui.data.effective import Effective, Saved, lacks_of
 from tscope_tui.data.entry import Entry, read_entry
 from tscope_tui.data.events import Event, flag_events, in_order, loss_events
 from tscope_tui.data.facts import Facts, facts_of
@@ -39,7 +40,8 @@ class RunData:
         detail: The same within `window`, where all rows are too many to read exactly.
         window: The rows of `detail`.
         telescoping: Predictions of the probe set; None where there are none.
-        missing: Why `telescoping` or its layers are not there: what would provide them.
+        effective: Effective parameters of the newest saved result; None where there is none.
+        effective_lacks: What the trace lacks for them.
         events: What happened, by step.
         problems: What could not be read; cleaned.
     """
@@ -52,6 +54,8 @@ class RunData:
     detail: Mapping[str, Curve] = field(default_factory=dict)
     window: tuple[int, int] | None = None
     telescoping: Telescoping | None = None
+    effective: Effective | None = None
+    effective_lacks: tuple[str, ...] = ()
     events: tuple[Event, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -85,6 +89,7 @@ class RunSource:
         self._curves: dict[str, Curve] = {}
         self._rows = 0
         self._results: tuple[object, Telescoping | None] = (None, None)
+        self._effective = Saved(path)
 
     def load(
         self, choice: Choice, window: tuple[float, float] | None, *, curves_only: bool = False
@@ -127,6 +132,7 @@ class RunSource:
         self._extend(root, steps, problems)
         detail, rows = self._details(root, steps, window, problems)
         telescoping = None if curves_only else self._telescoping(root, choice, problems)
+        effective = None if curves_only else self._effective.read(root.name, problems)
         return RunData(
             entry,
             facts_of(self._reader, root),
@@ -136,7 +142,9 @@ class RunSource:
             detail,
             rows,
             telescoping,
-            self._events(root, steps, telescoping, problems),
+            effective,
+            lacks_of(root),
+            self._events(root, steps, telescoping, effective, problems),
             tuple(dict.fromkeys(problems)),
         )
 
@@ -232,7 +240,12 @@ class RunSource:
         return newest
 
     def _events(
-        self, root: RootReader, steps: Steps, telescoping: Telescoping | None, problems: list[str]
+        self,
+        root: RootReader,
+        steps: Steps,
+        telescoping: Telescoping | None,
+        effective: Effective | None,
+        problems: list[str],
     ) -> tuple[Event, ...]:
         events = loss_events(self._curves["loss"]) if "loss" in self._curves else []
         for name, kind, text in (
@@ -252,4 +265,6 @@ class RunSource:
             events += [Event(step, "w", "worst telescoping step") for step in worst]
             if telescoping.stopped is not None:
                 events.append(Event(telescoping.stopped, "!", "predictions are not finite"))
+        if effective is not None:
+            events += effective.events()
         return in_order(events)

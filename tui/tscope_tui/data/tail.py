@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +11,15 @@ SHORTEST, LONGEST = 0.5, 15.0
 
 @dataclass(frozen=True)
 class Signature:
-    """What `stat` says of a commit record: it is replaced as a whole, so any change of these is a new one."""
+    """What `stat` says of a commit record: it is replaced as a whole, so any change of these is a new one.
+
+    `results` is when a result was last saved in the trace, which leaves the commit record as it is.
+    """
 
     inode: int
     modified: int
     size: int
+    results: int = 0
 
 
 def signature(path: Path) -> Signature | None:
@@ -23,7 +28,16 @@ def signature(path: Path) -> Signature | None:
         found = (path / "zarr.json").stat()
     except OSError:
         return None
-    return Signature(found.st_ino, found.st_mtime_ns, found.st_size)
+    return Signature(found.st_ino, found.st_mtime_ns, found.st_size, _results(path))
+
+
+def _results(path: Path) -> int:
+    """Return the time of the last change among the folders of saved results, 0 if there are none."""
+    try:
+        with os.scandir(path / "analysis") as folders:
+            return max((folder.stat().st_mtime_ns for folder in folders), default=0)
+    except OSError:
+        return 0
 
 
 class Backoff:

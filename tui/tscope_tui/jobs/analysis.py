@@ -21,14 +21,14 @@ class Analysis:
     """One run of `tscope analyze`; `run` blocks, `cancel` may be called from any thread."""
 
     def __init__(
-        self, path: Path, options: Sequence[str] = (), *, program: Sequence[str] | None = None
+        self, path: Path, metric: str, options: Sequence[str] = (), *, program: Sequence[str] | None = None
     ) -> None:
         self.command = [
             *(program or (sys.executable, "-m", "tscope_cli")),
             "analyze",
             str(path),
             "--metric",
-            "telescoping",
+            metric,
             *options,
         ]
         self.cancelled = False

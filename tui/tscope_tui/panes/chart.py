@@ -130,6 +130,9 @@ class ChartPane:
             x, y = one.points
             index = x.searchsorted(steps, side="right") - 1
             columns[one.label] = np.where(index >= 0, y[np.maximum(index, 0)], np.nan).tolist()
+            if one.error is not None:
+                error = np.asarray(one.error)[np.maximum(index, 0)]
+                columns[f"{one.label} se"] = np.where(index >= 0, error, np.nan).tolist()
         return Table(self.name, columns)
 
 
@@ -139,7 +142,10 @@ def value_at(series: Series, step: float | None, *, ascii: bool = False) -> str:
     index = x.size - 1 if step is None else int(x.searchsorted(step, side="right")) - 1
     if index < 0:
         return "-" if ascii else "–"
-    return compact(float(y[index]))
+    value = compact(float(y[index]))
+    if series.error is None or not np.asarray(series.error)[index] > 0:
+        return value
+    return f"{value}{'+-' if ascii else '±'}{compact(float(np.asarray(series.error)[index]), 2)}"
 
 
 def spans_of(frame: Frame) -> Sequence[Line]:

@@ -11,7 +11,7 @@ from tscope_tui.panes.pane import Draw
 from tscope_tui.plot import compact
 from tscope_tui.spans import Line, Span
 
-TONES = {"!": "bad", "s": "warn", "w": "warn", "f": "warn", "k": "warn", "m": "good"}
+TONES = {"!": "bad", "s": "warn", "w": "warn", "f": "warn", "k": "warn", "m": "good", "p": "good"}
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class PlotCache:
     ) -> Plot:
         """Return the plot of these very arrays, drawn now or before."""
         # The arrays are kept beside the plot: an id stays theirs only as long as they live.
-        arrays = tuple(array for one in series for array in (one.x, one.y))
+        arrays = tuple(array for one in series for array in (one.x, one.y, one.error))
         look = (width, height, log_x, log_y, x_range, x_labels, ascii)
         key = (*map(id, arrays), *(one.label + one.dash for one in series), *look)
         if key not in self._plots:

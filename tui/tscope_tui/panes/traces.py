@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +19,22 @@ from tscope_tui.spans import Line, Span, cells, fit, pad
 _COLUMNS: tuple[tuple[str, int, Callable[[Entry], str]], ...] = (
     ("state", 11, lambda entry: told(entry)),
     ("steps", 7, lambda entry: "-" if entry.steps is None else compact(entry.steps)),
-    ("loss", 8, lambda entry: "-" if math.isnan(entry.loss) else compact(entry.loss)),
+    ("loss", 8, lambda entry: _told_number(entry.loss)),
+    ("p_train", 7, lambda entry: _told_number(entry.p_train)),
+    ("p_test", 6, lambda entry: _told_number(entry.p_test)),
     ("size", 5, lambda entry: "-" if entry.bytes is None else size(entry.bytes)),
     ("age", 4, lambda entry: age(entry.age)),
 )
+
+
+_OF_RESULTS = ("p_train", "p_test")
+# The least that a name is cut to before columns are left out.
+_NAME = 14
+
+
+def _room(columns: Sequence[tuple[str, int, object]], inner: int) -> int:
+    """Return how many characters some columns leave to the name."""
+    return inner - 4 - sum(wide + 1 for _, wide, _ in columns)
 
 
 @dataclass(frozen=True)
@@ -69,8 +81,8 @@ class TracesPane:
         return box(title, [*titles, *rows], width, height, draw.look, focused=draw.focused, foot=foot)
 
     def _heads(self, inner: int) -> Line:
-        shown = _shown(inner)
-        name = max(4, inner - 4 - sum(wide + 1 for _, wide, _ in shown))
+        shown = self._shown(inner)
+        name = max(4, _room(shown, inner))
         text = f"    {pad('name', name)}" + "".join(
             f" {head:>{wide}}" if index else f" {head:<{wide}}" for index, (head, wide, _) in enumerate(shown)
         )
@@ -89,11 +101,11 @@ class TracesPane:
                 Span(lead + pad(entry.name, room, ellipsis=cut), tone),
                 Span(f" {what}", _tone(entry, tone)),
             )
-        shown = _shown(inner)
-        name = max(4, inner - 4 - sum(wide + 1 for _, wide, _ in shown))
+        shown = self._shown(inner)
+        name = max(4, _room(shown, inner))
         spans = [Span(lead + pad(entry.name, name, ellipsis=cut), tone)]
         if entry.state is State.BAD:
-            rest = sum(wide + 1 for _, wide, _ in shown)
+            rest = inner - 4 - name
             spans.append(
                 Span(pad(f" BAD  {entry.reason}", rest, ellipsis=cut), "select" if chosen else "bad")
             )
@@ -102,6 +114,18 @@ class TracesPane:
             text = pad(value(entry), wide) if index == 0 else f"{value(entry):>{wide}}"
             spans += [Span(" ", tone), Span(text, _tone(entry, tone) if index == 0 else tone)]
         return fit(spans, inner, tone=tone)
+
+    def _shown(self, inner: int) -> tuple[tuple[str, int, Callable[[Entry], str]], ...]:
+        """Return the columns that leave the name some room; effective parameters go first, then the right.
+
+        Effective parameters have columns once one of the traces has a result.
+        """
+        shown = [column for column in _COLUMNS if column[0] not in _OF_RESULTS]
+        if not all(math.isnan(entry.p_train) for entry in self.entries) and _room(_COLUMNS, inner) >= _NAME:
+            return _COLUMNS
+        while len(shown) > 1 and _room(shown, inner) < _NAME:
+            shown.pop()
+        return tuple(shown)
 
     def table(self) -> Table:
         """Return everything that is known of every listed trace."""
@@ -114,18 +138,16 @@ class TracesPane:
                 "state": [entry.state.value for entry in entries],
                 "steps": [-1 if entry.steps is None else entry.steps for entry in entries],
                 "loss": [entry.loss for entry in entries],
+                "p_train": [entry.p_train for entry in entries],
+                "p_test": [entry.p_test for entry in entries],
                 "bytes": [-1 if entry.bytes is None else entry.bytes for entry in entries],
                 "reason": [entry.reason for entry in entries],
             },
         )
 
 
-def _shown(inner: int) -> tuple[tuple[str, int, Callable[[Entry], str]], ...]:
-    """Return the columns that leave the name some room, dropping from the right."""
-    count = len(_COLUMNS)
-    while count > 1 and inner - 4 - sum(wide + 1 for _, wide, _ in _COLUMNS[:count]) < 14:
-        count -= 1
-    return _COLUMNS[:count]
+def _told_number(value: float) -> str:
+    return "-" if math.isnan(value) else compact(value)
 
 
 def _tone(entry: Entry, tone: str) -> str:

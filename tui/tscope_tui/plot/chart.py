@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -16,6 +16,8 @@ from tscope_tui.plot.series import ASCII_MARKS, GLYPH, Series
 
 # Lone bits of a braille cell are a thin line in every font; ASCII cells hold one mark.
 _DOT_ROWS, _DOT_COLUMNS = 4, 2
+# Characters from one error bar to the next.
+_BARS = 3
 
 
 class Role(IntEnum):
@@ -148,7 +150,10 @@ def draw(
     x_axis = axis_over([np.asarray(x_range)] if x_range else [x for x, _ in points], log_x)
     rows = max(0, height - 1 if x_labels and height > 2 else height)
     across, down = (1, 1) if ascii else (_DOT_COLUMNS, _DOT_ROWS)
-    y_axis = axis_over([_seen(x, y, x_axis) for x, y in points], log_y)
+    bars = [one.bounds(positive=log_y) for one in series]
+    # A lower end far down must not press a logarithmic axis together.
+    ends_of_bars = [ordered(end) for bar in bars if bar for end in (bar[1:] if log_y else bar)]
+    y_axis = axis_over([_seen(x, y, x_axis) for x, y in (*points, *ends_of_bars)], log_y)
     ticks = _rows_of(y_axis, rows)
     left = min(max(0, width - 1), max((len(label) for label in ticks.values()), default=0) + 1)
     right = 1 if len(series) > 1 and width - left > 8 else 0
@@ -157,6 +162,13 @@ def draw(
     roles = np.full((rows, area + right), int(Role.BLANK), dtype=np.int64)
     notes, ends = [], []
     bits = np.zeros((rows, area), dtype=np.int64)
+    for index, bar in enumerate(bars):
+        if bar is None or not (area and rows):
+            continue
+        grid = _bars(bar, x_axis, y_axis, log_y, area * across, rows * down, _BARS * across)
+        own = grid.astype(np.int64) * ord(":") if ascii else cells(grid)
+        bits = np.where(own > 0, own, bits) if ascii else bits | own
+        roles[:, :area][own > 0] = series[index].colour(index)
     for index, (one, (x, y)) in reversed(list(enumerate(zip(series, points, strict=True)))):
         columns = decimate(x, y, x_axis, log_y, max(1, area * across))
         if columns.dropped:
@@ -179,6 +191,21 @@ def draw(
     return Plot(
         x_axis, y_axis, left, area, tuple(reversed(notes)), margin, characters, roles, bottom, right, ascii
     )
+
+
+def _bars(
+    ends: tuple[Series, Series], x_axis: Axis, y_axis: Axis, log_y: bool, columns: int, rows: int, apart: int
+) -> NDArray[np.bool_]:
+    """Return the dots of error bars (rows, columns), `apart` columns from one to the next."""
+    low, high = (decimate(*ordered(end), x_axis, log_y, columns) for end in ends)
+    shown = np.arange(columns) % apart == apart // 2
+    spans = replace(
+        high,
+        low=np.where(shown, low.low, np.nan),
+        high=np.where(shown, high.high, np.nan),
+        joined=np.zeros(columns, dtype=bool),
+    )
+    return dots(spans, y_axis, rows, "solid")
 
 
 def _seen(x: NDArray[np.float64], y: NDArray[np.float64], axis: Axis) -> NDArray[np.float64]:

@@ -36,9 +36,11 @@ class Series:
         y: Values (point,), any real dtype.
         dash: How the curve is dashed, so that colour is never the only difference.
         hue: Its colour's number, so that one thing has one colour in every chart; by default its place.
+        error: Half the length of the error bar at each point (point,), which reaches from y − error to
+            y + error; 0 and NaN draw none.
 
     Raises:
-        ValueError: If `x` and `y` are not one-dimensional arrays of one length.
+        ValueError: If `x`, `y` and `error` are not one-dimensional arrays of one length.
     """
 
     label: str
@@ -46,6 +48,7 @@ class Series:
     y: ArrayLike
     dash: Dash = "solid"
     hue: int | None = None
+    error: ArrayLike | None = None
 
     def __post_init__(self) -> None:
         x, y = (np.asarray(values, dtype=np.float64) for values in (self.x, self.y))
@@ -55,6 +58,27 @@ class Series:
             )
         object.__setattr__(self, "x", x)
         object.__setattr__(self, "y", y)
+        if self.error is None:
+            return
+        error = np.asarray(self.error, dtype=np.float64)
+        if error.shape != x.shape:
+            raise ValueError(f"series {self.label!r}: error has shape {error.shape} and x {x.shape}")
+        object.__setattr__(self, "error", error)
+
+    def bounds(self, *, positive: bool) -> tuple[Series, Series] | None:
+        """Return the lower and upper ends of the error bars as curves; None where there is no bar.
+
+        Args:
+            positive: For a logarithmic axis: an end that is not positive becomes the least number.
+        """
+        if self.error is None:
+            return None
+        (x, y), error = self.points, np.asarray(self.error)
+        error = np.where(error > 0, error, np.nan)
+        if np.isnan(error).all():
+            return None
+        low = np.where(y - error <= 0, np.finfo(np.float64).tiny, y - error) if positive else y - error
+        return Series(self.label, x, low), Series(self.label, x, y + error)
 
     def colour(self, place: int) -> int:
         """Return the number of its colour when it is the `place`-th curve of a chart."""

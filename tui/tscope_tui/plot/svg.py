@@ -15,6 +15,8 @@ from tscope_tui.plot.series import Dash, Series
 # Okabe and Ito's colours, distinct for colour-blind readers; the order of the terminal's.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 _STROKES: dict[Dash, str] = {"solid": "", "dash": "7 4", "dot": "2 3", "dashdot": "8 3 2 3"}
+# Pixels from one error bar to the next.
+_APART = 12
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 16, 34, 40
 
 
@@ -33,7 +35,11 @@ def svg(
     x_axis = axis_over([np.asarray(x_range)] if x_range else [x for x, _ in points], log_x)
     inner = width - _LEFT - _RIGHT, height - _TOP - _BOTTOM
     reduced = [decimate(x, y, x_axis, log_y, inner[0]) for x, y in points]
-    y_axis = axis_over([edge for one in reduced for edge in (one.low, one.high)], log_y)
+    bars = [_bars(one, x_axis, log_y, inner[0]) for one in series]
+    edges = [edge for one in reduced for edge in (one.low, one.high)]
+    # A lower end far down must not press a logarithmic axis together.
+    edges += [edge for low, high in bars for edge in ((high,) if log_y else (low, high))]
+    y_axis = axis_over(edges, log_y)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
@@ -47,11 +53,29 @@ def svg(
         stroke = f' stroke-dasharray="{_STROKES[one.dash]}"' if _STROKES[one.dash] else ""
         path = _path(columns.low, columns.high, columns.joined, y_axis, inner[1])
         parts.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.5"{stroke}/>')
+        low, high = bars[index]
+        if low.size:
+            nothing = np.zeros(low.size, dtype=bool)
+            ends = np.maximum(low, y_axis.low), np.minimum(high, y_axis.high)
+            bar = _path(*ends, nothing, y_axis, inner[1])
+            parts.append(f'<path d="{bar}" fill="none" stroke="{colour}" stroke-opacity="0.5"/>')
         x = _LEFT + 8 + index * 130
         y = height - 8
         parts.append(f'<path d="M{x} {y - 4}h24" stroke="{colour}" stroke-width="2"{stroke}/>')
         parts.append(f'<text x="{x + 30}" y="{y}">{escape(one.label)}</text>')
     return "\n".join([*parts, "</svg>", ""])
+
+
+def _bars(
+    series: Series, axis: Axis, log_y: bool, columns: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ends of error bars by pixel column, NaN between them; empty where there are none."""
+    bounds = series.bounds(positive=log_y)
+    if bounds is None:
+        return np.zeros(0), np.zeros(0)
+    low, high = (decimate(*ordered(end), axis, log_y, columns) for end in bounds)
+    shown = np.arange(columns) % _APART == _APART // 2
+    return np.where(shown, low.low, np.nan), np.where(shown, high.high, np.nan)
 
 
 def _ticks(x_axis: Axis, y_axis: Axis, inner: tuple[int, int]) -> list[str]:

@@ -11,18 +11,17 @@ from tscope_tui.spans import Line, Span, between, cells, fit
 TABS = (
     ("1", "Overview", "overview"),
     ("2", "Telescoping", "telescoping"),
-    ("3", "EffParam", ""),
+    ("3", "EffParam", "effective"),
     ("4", "Kernel", ""),
     ("5", "Average", ""),
     ("6", "Layers", ""),
     ("7", "Examples", ""),
 )
 LATER = {
-    "3": "a later version brings effective parameters; this one has views 1 and 2",
-    "4": "a later version brings tangent kernels; this one has views 1 and 2",
-    "5": "a later version brings weight averaging; this one has views 1 and 2",
-    "6": "a later version brings the layers; this one has views 1 and 2",
-    "7": "a later version brings the examples; this one has views 1 and 2",
+    "4": "a later version brings tangent kernels; this one has views 1 to 3",
+    "5": "a later version brings weight averaging; this one has views 1 to 3",
+    "6": "a later version brings the layers; this one has views 1 to 3",
+    "7": "a later version brings the examples; this one has views 1 to 3",
 }
 
 

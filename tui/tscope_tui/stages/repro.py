@@ -26,17 +26,39 @@ _RESULTS = {
     "prediction": ("actual", "telescoped", "lazy"),
     "error": ("error_telescoped", "error_lazy"),
 }
+# The panes of the effective parameters, with the arrays that they show.
+EFFECTIVE = {
+    "parameters": ("p_train", "p_train_se", "p_test", "p_test_se"),
+    "gap": ("gap", "p_train_se", "p_test_se"),
+    "spread": ("norms_train", "norms_test"),
+    "method": (),
+}
 # The options of an analysis that its numbers depend on, with the values that go without saying.
-_OPTIONS: Mapping[str, object] = {
-    "probe": None,
-    "replay": False,
-    "rule": "left",
-    "every": 1,
-    "dtype": None,
-    "layers": True,
-    "probe_output": None,
-    "threshold": None,
-    "model": None,
+_OPTIONS: Mapping[str, Mapping[str, object]] = {
+    "effective-params": {
+        "form": "auto",
+        "rtol": 0.05,
+        "max_memory_mb": 2048,
+        "probe": None,
+        "test": None,
+        "seed": 0,
+        "every": 1,
+        "loss": "auto",
+        "labels": None,
+        "decay": "propagated",
+        "dtype": None,
+    },
+    "telescoping": {
+        "probe": None,
+        "replay": False,
+        "rule": "left",
+        "every": 1,
+        "dtype": None,
+        "layers": True,
+        "probe_output": None,
+        "threshold": None,
+        "model": None,
+    },
 }
 # Columns of the narrowest screen that are left in the box.
 _WIDTH = 54
@@ -49,6 +71,8 @@ def repro(
     has_accuracy: bool = True,
     options: Mapping[str, object] | None = None,
     band: tuple[int, int] | None = None,
+    step: int = 0,
+    held: bool = True,
 ) -> list[str]:
     """Return the lines: the command line, then Python.
 
@@ -58,6 +82,8 @@ def repro(
         has_accuracy: The accuracy pane shows accuracy, not gradient norms.
         options: The options of the analysis that gave what the pane shows.
         band: The steps that the pane of the layers sums over, the first one left out.
+        step: The step at which the norms of the examples are shown.
+        held: The result has held-out examples.
     """
     if pane == "accuracy" and not has_accuracy:
         pane = "gradient"
@@ -68,15 +94,16 @@ def repro(
         program = "\n".join(["", *start, *(f"print({one})" for one in shown), ""])
         command = f"python -c {shlex.quote(program)}".split("\n")
         return ["# command line", *command, "", "# Python", *start, *shown]
-    if pane in _RESULTS or pane == "layers":
-        chosen = {name: value for name, value in (options or {}).items() if _counts(name, value)}
+    if pane in _RESULTS or pane in EFFECTIVE or pane == "layers":
+        metric = "effective-params" if pane in EFFECTIVE else "telescoping"
+        chosen = _chosen(metric, options or {})
         if pane == "layers":
             chosen["replay"] = True
-        flags = ["--metric telescoping", *(_flag(name, value) for name, value in chosen.items()), "--json"]
-        arguments = [_text(path), '"telescoping"', *(f"{name}={_value(chosen[name])}" for name in chosen)]
+        words = [f"--metric {metric}", *(_flag(name, value) for name, value in chosen.items()), "--json"]
+        arguments = [_text(path), f'"{metric}"', *(f"{name}={_value(chosen[name])}" for name in chosen)]
         return [
             "# command line",
-            *_wrapped(f"tscope analyze {_word(path)}", flags),
+            *_wrapped(f"tscope analyze {_word(path)}", words),
             "",
             "# Python",
             "import tscope",
@@ -84,7 +111,7 @@ def repro(
             *(f"    {argument}," for argument in arguments),
             ")",
             'step = result.arrays["step"].data',
-            *(_layers(band) if pane == "layers" else map(_array, _RESULTS[pane])),
+            *_shown(pane, band, step, held=held),
         ]
     if pane == "traces":
         return ["# command line", f"tscope ls {_word(path)} --json"]
@@ -97,6 +124,32 @@ def repro(
         *opened,
         "trace.facts",
     ]
+
+
+def flags(metric: str, options: Mapping[str, object]) -> list[str]:
+    """Return options of an analysis for the command line, without those that go without saying."""
+    return [_flag(name, value) for name, value in _chosen(metric, options).items()]
+
+
+def _chosen(metric: str, options: Mapping[str, object]) -> dict[str, object]:
+    usual = _OPTIONS[metric]
+    return {
+        name: value
+        for name, value in options.items()
+        if name in usual and value != usual[name] and isinstance(value, bool | int | float | str)
+    }
+
+
+def _shown(pane: str, band: tuple[int, int] | None, step: int, *, held: bool) -> Sequence[str]:
+    """Return the Python that gives what a pane shows of a result."""
+    if pane == "layers":
+        return _layers(band)
+    if pane == "method":
+        return ["result.scalars, result.notes"]
+    arrays = [name for name in _RESULTS.get(pane) or EFFECTIVE[pane] if held or "train" in name]
+    if pane != "spread":
+        return [_array(name) for name in arrays]
+    return [f"row = step.searchsorted({step})", *(f"{_array(name)}[row]" for name in arrays)]
 
 
 def _layers(band: tuple[int, int] | None) -> list[str]:
@@ -116,12 +169,8 @@ def _array(name: str) -> str:
     return f'result.arrays["{name}"].data'
 
 
-def _counts(name: str, value: object) -> bool:
-    return name in _OPTIONS and value != _OPTIONS[name] and isinstance(value, bool | int | float | str)
-
-
 def _flag(name: str, value: object) -> str:
-    option = f"--{name.replace('_', '-')}"
+    option = f"--{name.removesuffix('_mb').replace('_', '-')}"
     if isinstance(value, bool):
         return option if value else f"--no-{name}"
     return f"{option} {_word(value)}"

@@ -25,6 +25,7 @@ from tscope_tui.stages.actions import perform
 from tscope_tui.stages.host import Host
 from tscope_tui.stages.run_actions import RunActions
 from tscope_tui.stages.run_analysis import RunAnalysis
+from tscope_tui.stages.run_effective import spread_of, status_of
 from tscope_tui.stages.run_panes import panes_of
 from tscope_tui.stages.run_reader import RunReader
 from tscope_tui.stages.run_state import RunState
@@ -72,6 +73,8 @@ class RunStage(RunActions):
     def _take(self, data: RunData, full: bool) -> None:
         if not full and self.data.telescoping is not None:
             data = replace(data, telescoping=self.data.telescoping)
+        if not full and self.data.effective is not None:
+            data = replace(data, effective=self.data.effective)
         self.data = data
         self.loaded = self.loaded or full
         if data.steps is not None:
@@ -94,7 +97,8 @@ class RunStage(RunActions):
         )
         if self._panes[0] != key:
             self._panes = key, panes_of(self.data, state, self.siblings, self.side, loaded=self.loaded)
-        return self._panes[1]
+        # The one pane that is of a single step; the others must not be made anew when the cursor moves.
+        return {**self._panes[1], "spread": spread_of(self.data, state, loaded=self.loaded)}
 
     def rects(self, width: int, height: int) -> dict[str, Rect]:
         """Return where the panes are."""
@@ -197,6 +201,8 @@ class RunStage(RunActions):
             return [Span(f" {self.data.problems[0]}", "bad")]
         if self.state.range_start is not None:
             return [Span(f" range from step {self.state.range_start:,}: move, then m", "label")]
+        if self.state.view == "effective" and self.data.effective is not None:
+            return status_of(self.data.effective, self.state.cursor, ascii=self.host.look.ascii)
         told = self.data.telescoping
         if self.state.view == "telescoping" and told is not None and told.step.size:
             worst = told.worst(1)
@@ -224,7 +230,8 @@ class RunStage(RunActions):
         if y == 1 and top(size) > 1:
             key = chrome.tab_at(x, self.state.view)
             if key is not None:
-                self.act({"1": "view:overview", "2": "view:telescoping"}.get(key, "later"), key)
+                view = next(view for tab, _, view in chrome.TABS if tab == key)
+                self.act(f"view:{view}" if view else "later", key)
             return
         if y == height - bottom(size):
             self.go(self.scrubber().step_at(x, width))

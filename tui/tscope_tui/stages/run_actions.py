@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from tscope_format.errors import UsageError, clean
 
+from tscope_tui.data import effective
 from tscope_tui.data.entry import Entry
 from tscope_tui.data.events import neighbour
 from tscope_tui.data.run import RunData
@@ -16,10 +18,11 @@ from tscope_tui.keys import help_lines
 from tscope_tui.layout import Rect, names, tier
 from tscope_tui.panes.chart import ChartPane
 from tscope_tui.panes.pane import Pane
+from tscope_tui.panes.spread import SpreadPane
 from tscope_tui.spans import Span
 from tscope_tui.stages import chrome, export
 from tscope_tui.stages.host import Host
-from tscope_tui.stages.repro import repro
+from tscope_tui.stages.repro import EFFECTIVE, flags, repro
 from tscope_tui.stages.run_analysis import RunAnalysis
 from tscope_tui.stages.run_state import RunState
 
@@ -222,7 +225,7 @@ class RunActions(ABC):
 
     def do_view(self, view: str) -> None:
         """Change the view."""
-        first = {"overview": "loss", "telescoping": "prediction"}[view]
+        first = {"overview": "loss", "telescoping": "prediction", "effective": "parameters"}[view]
         self.state = replace(self.state, view=view, focus=first, maximised=False)
 
     def do_later(self, key: str) -> None:
@@ -259,7 +262,14 @@ class RunActions(ABC):
 
     def do_analyse(self) -> None:
         """Start the analysis, or cancel it."""
-        self.analysis.toggle(replay=self._focused()[0] == "layers" or self.data.telescoping is not None)
+        if self.state.view == "effective":
+            shown = self.data.effective
+            # With the options of the result that is shown, so that what grew is followed with the same.
+            options = [] if shown is None else flags(effective.METRIC, shown.options)
+            self.analysis.toggle(effective.METRIC, [word for flag in options for word in shlex.split(flag)])
+            return
+        replay = self._focused()[0] == "layers" or self.data.telescoping is not None
+        self.analysis.toggle("telescoping", ["--replay"] if replay else [])
 
     def do_export(self) -> None:
         """Write the focused pane to files."""
@@ -282,17 +292,19 @@ class RunActions(ABC):
     def do_yank(self) -> None:
         """Copy the row at the cursor."""
         name, pane = self._focused()
-        text = pane.table().near(self.state.cursor)
+        text = pane.at() if isinstance(pane, SpreadPane) else pane.table().near(self.state.cursor)
         self.host.copy(text)
         rows = text.count("\n") - 1
         self.host.say(f"copied {rows} row{'' if rows == 1 else 's'} of {name}")
 
     def do_repro(self) -> None:
         """Show the commands that give the numbers of the focused pane."""
-        name, _ = self._focused()
+        name, pane = self._focused()
         told = self.data.telescoping
         options: Mapping[str, object] = {}
-        if told is not None:
+        if name in EFFECTIVE:
+            options = {} if self.data.effective is None else self.data.effective.options
+        elif told is not None:
             options = told.contribution_options if name == "layers" else told.options
         band = self.state.shown_band() or (0, self.data.last)
         lines = repro(
@@ -301,7 +313,12 @@ class RunActions(ABC):
             has_accuracy=told is not None and bool(told.accuracy),
             options=options,
             band=(round(band[0]), round(band[1])),
+            step=pane.step if isinstance(pane, SpreadPane) else self.state.cursor,
+            held=self.data.effective is None or self.data.effective.gap is not None,
         )
+        if name in EFFECTIVE and self.data.effective is not None:
+            # Where there is no room for the pane of the method, its notes are read here.
+            lines += [f"# note: {note}" for note in self.data.effective.notes]
         self.host.show(
             f"reproduce: {name}", [(Span(line, "dim" if line.startswith("#") else "text"),) for line in lines]
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tscope_tui.jobs.analysis import Analysis
@@ -17,14 +17,14 @@ class RunAnalysis:
         self._host, self._path, self._finished = host, path, finished
         self._job: Analysis | None = None
 
-    def toggle(self, *, replay: bool) -> None:
+    def toggle(self, metric: str, options: Sequence[str] = ()) -> None:
         """Start it, or cancel the one that runs."""
         if self._job is not None:
             self.cancel()
             return
-        job = Analysis(self._path, ["--replay"] if replay else [])
+        job = Analysis(self._path, metric, options)
         self._job = job
-        self.progress = "analysing: telescoping" + (" by replay" if replay else "")
+        self.progress = f"analysing: {metric}" + (" by replay" if "--replay" in options else "")
         self._host.background("analysis", lambda: job.run(self._report), self._done)
 
     def cancel(self) -> None:

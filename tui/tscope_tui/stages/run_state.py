@@ -16,7 +16,7 @@ class RunState:
     """The shared cursor, the steps in sight, and the choices of each pane.
 
     Attributes:
-        view: overview or telescoping.
+        view: overview, telescoping or effective.
         focus: The pane with the focus.
         maximised: It has the whole room.
         cursor: The step of the scrubber.
