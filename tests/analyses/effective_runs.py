@@ -17,6 +17,14 @@ from tests.reference.effective import LOSSES, Unrolled, unrolled
 from tscope.optimizers import TrainingStep, training_functional, training_steps
 from tscope.trace import Trace
 
+
+def head_only(parameters: list[nn.Parameter]) -> optim.Optimizer:
+    """Return an optimizer of the second layer; the first is frozen."""
+    for parameter in parameters[:2]:
+        parameter.requires_grad_(False)
+    return optim.SGD(parameters[2:], lr=0.1)
+
+
 OPTIMIZERS: dict[str, Any] = {
     "sgd": lambda p: optim.SGD(p, lr=0.1),
     "sgd decay": lambda p: optim.SGD(p, lr=0.1, weight_decay=0.1),
@@ -32,8 +40,10 @@ OPTIMIZERS: dict[str, Any] = {
     "rmsprop": lambda p: optim.RMSprop(p, lr=0.005, eps=1e-4),
     "rmsprop centered": lambda p: optim.RMSprop(p, lr=0.005, momentum=0.7, centered=True, weight_decay=0.1),
     "adagrad": lambda p: optim.Adagrad(p, lr=0.05, lr_decay=0.1),
+    "two rates": lambda p: optim.SGD([{"params": [next(p), next(p)]}, {"params": p, "lr": 0.2}], lr=0.1),
+    "head only": lambda p: head_only(list(p)),
 }
-KERNEL = ("sgd", "rmsprop", "adagrad")  # no momentum and no decay
+KERNEL = ("sgd", "rmsprop", "adagrad", "two rates", "head only")  # no momentum and no decay
 
 
 @dataclass

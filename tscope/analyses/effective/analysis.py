@@ -9,6 +9,7 @@ is math.md §2–3; `docs/metrics/effective-params.md` says how to read it.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from tscope.analyses.metric import Progress
     from tscope.trace import Trace
 
-_EVERYTHING = Traits(momentum=True, decay=True, diagonal=True)
-
 
 def analyse(trace: Trace, options: Options, progress: Progress) -> Result:
     """Compute the metric.
@@ -52,12 +51,13 @@ def analyse(trace: Trace, options: Options, progress: Progress) -> Result:
             break
         except FormError as error:
             # The first steps did not show everything: a schedule of momentum or decay.
-            if options.form == "kernel" or traits == _EVERYTHING:
+            if options.form == "kernel":
                 raise AnalysisError(
                     f"{error} on the way, where the kernel form is not exact; use `--form parameter` or "
                     "leave out `--form`"
                 ) from error
-            traits = _EVERYTHING
+            traits |= Traits(momentum=error.momentum, decay=error.decay)
+    setup = replace(setup, traits=traits)
     return _result(trace, options, setup, plan, estimate, checks, time.perf_counter() - start)
 
 

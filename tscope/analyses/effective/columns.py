@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from tscope_format.errors import AnalysisError
+from tscope_format.errors import AnalysisError, clean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
 
 class FormError(AnalysisError):
-    """A step of the run does not admit the chosen form of the recursion."""
+    """A step of the run does not admit the chosen form of the recursion.
+
+    Attributes:
+        momentum: Because it has momentum.
+        decay: Because it has weight decay.
+    """
+
+    def __init__(self, message: str, *, momentum: bool = False, decay: bool = False) -> None:
+        super().__init__(message)
+        self.momentum = momentum
+        self.decay = decay
 
 
 class Columns:
@@ -81,7 +91,7 @@ class Columns:
         mu = update.mu[name]
         if not self._keeps_momentum:
             if mu:
-                raise FormError(f"the optimizer took up momentum ({mu:g}) for {name}")
+                raise _momentum_came(name, mu)
             return fresh
         if name in self._momentum and mu:
             self._momentum[name].mul_(mu).add_(fresh)
@@ -104,7 +114,7 @@ def preconditioner(update: LinearStep, shapes: Tensors) -> tuple[float, dict[str
     """
     for name, mu in update.mu.items():
         if mu:
-            raise FormError(f"the optimizer took up momentum ({mu:g}) for {name}")
+            raise _momentum_came(name, mu)
     names = [name for name in shapes if name in update.mu]
     if update.d_in is None and update.d_out is None and len(names) == len(shapes):
         factors = {update.rho[n] * (update.a[n] * update.nu[n] + update.b[n]) for n in names}
@@ -123,3 +133,7 @@ def preconditioner(update: LinearStep, shapes: Tensors) -> tuple[float, dict[str
             inner.mul_(update.d_out[name])
         diagonals[name] = inner.mul_(update.rho[name])
     return 1.0, diagonals
+
+
+def _momentum_came(name: str, mu: float) -> FormError:
+    return FormError(f"the optimizer took up momentum ({mu:g}) for {clean(name)}", momentum=True)

@@ -92,7 +92,7 @@ class KernelForm:
         """
         decays = any(update.coupled.values()) or any(update.decoupled.values())
         if decays and not self._frozen:
-            raise FormError("the optimizer took up weight decay")
+            raise FormError("the optimizer took up weight decay", decay=True)
         shapes = {name: step.theta[name] for name in jacobian.names}
         gamma, D = preconditioner(update, shapes)
         K = self._points.block(jacobian, step.inputs, D)

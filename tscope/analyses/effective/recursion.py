@@ -159,7 +159,7 @@ def _advance(
     """Take one step of the recursion, in place."""
     loss, rows = problem.loss, problem.points.rows(step.examples)
     if _decays(update) and not (problem.frozen or choice.decay):
-        raise FormError("the optimizer took up weight decay")
+        raise FormError("the optimizer took up weight decay", decay=True)
     f = state.rollouts[rows, :, 0]
     H, N = loss.hessian(f, step.sizes), loss.cross(f, step.sizes)
     jacobian = problem.jacobian(step.theta, step.buffers, update.mu.keys())
