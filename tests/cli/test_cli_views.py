@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from cli_results import telescoping
 from tscope_cli import csvfile, figure, report, sketch, views
-from tscope_format import UsageError
+from tscope_format import Result, UsageError
 from tscope_format.results import Array
 
 
@@ -48,6 +48,36 @@ def test_the_reading_says_when_telescoping_is_worse() -> None:
     assert "telescoping is the worse of the two" in lines[0]
     scalars["final_error_telescoped"] = float("inf")
     assert "not finite" in views.view_of(result).reading(replace(result, scalars=scalars))[0]
+
+
+def effective(error: float) -> Result:
+    """Return a result of effective parameters, exact where `error` is 0."""
+    step = np.arange(5)
+    p, se = np.linspace(0, 8.125, 5), np.full(5, error)
+    curves = {"p_train": p, "p_train_se": se, "p_test": 2 * p, "p_test_se": se, "gap": p}
+    curves |= {"discrepancy_telescoped": 0.01 * p, "prediction_scale": p}
+    arrays = {name: Array(("step",), values) for name, values in {"step": step, **curves}.items()}
+    scalars = {name: float(values[-1]) for name, values in curves.items()} | {"examples_train": 100}
+    return Result("effective-params", scalars, arrays, {})
+
+
+def test_the_reading_gives_effective_parameters_with_their_errors() -> None:
+    exact, estimate = (views.view_of(effective(error)).reading(effective(error)) for error in (0.0, 0.5))
+    assert exact[0] == (
+        "At the last step predictions of the 100 training examples use 8.125 effective parameters, those of "
+        "held-out examples 16.25."
+    )
+    assert "8.125 ± 0.50 effective parameters" in estimate[0]
+    assert exact[1].startswith("They are those of the telescoping model, 1.0 % of the predictions' size away")
+    diverged = replace(effective(0.0), scalars={"p_train": float("nan")})
+    assert views.view_of(diverged).reading(diverged) == ("The effective parameters are not finite.",)
+
+
+def test_effective_parameters_have_a_table_and_a_chart() -> None:
+    lines = report.table(effective(0.5))
+    assert "p train" in lines[0]
+    assert "p held-out" in lines[0]
+    assert "held-out" in sketch.draw(effective(0.5), 60, ascii=False)[0]
 
 
 def test_the_chart_fits_its_width_and_has_no_escapes() -> None:
