@@ -218,6 +218,28 @@ def test_parameters_that_cannot_be_moved_freely():
     close(J.block(built.inputs, built.inputs), jacobians.block(dense, dense))
 
 
+class Distances(nn.Module):
+    """torch.cdist has a gradient, but no other derivative, and the gradient's batched form is wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.centres = nn.Linear(4, 4), nn.Parameter(torch.randn(3, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cdist(self.first(x), self.centres)
+
+
+@pytest.mark.parametrize("columns", [1, 5])
+def test_a_gradient_is_enough(columns):
+    torch.manual_seed(0)
+    built = exported(Distances(), (torch.randn(5, 4),))
+    J, dense = jacobian(built), jacobians.jacobian(built.module, built.inputs)
+    close(J.block(built.inputs, built.inputs), jacobians.block(dense, dense))
+    V = random_like(built.parameters, columns)
+    expected = sum(torch.einsum("ncp,kp->nck", flat(dense[n]), V[n].reshape(columns, -1)) for n in dense)
+    close(J.pushforward(built.inputs, V), expected)
+
+
 class Fixed(nn.Module):
     """Exported for the recorded number of rows only."""
 

@@ -10,6 +10,7 @@ from tscope_format.errors import AnalysisError, UsageError, clean
 
 from tscope.kernels.capture import Use, capture
 from tscope.kernels.differentiate import per_example, pull_columns
+from tscope.kernels.factors import Explicit
 from tscope.kernels.plan import Plan, plan_for
 from tscope.kernels.product import Columns, add_block, by_parameter, merged_biases
 from tscope.program.derivatives import Chunk, Tensors, chunks, detached, evaluate, jvp
@@ -219,16 +220,32 @@ class Jacobian:
         return uses, {name: value.to(self._dtype) for name, value in rest.items()}
 
     def _push_whole(self, inputs: Sequence[Tensor], V: Tensors, plan: Plan) -> Tensor:
-        """Return J V by a forward-mode pass for each column."""
+        """Return J V by differentiation of the whole program, a forward-mode pass for each column."""
         rows = max(1, int(self._columns / (plan.elements * self._dtype.itemsize)))
         columns = []
         for column in range(len(next(iter(V.values())))):
             tangents = {name: value[column] for name, value in V.items()}
-            _, product = jvp(
-                self._program, self._functional, self._point, tangents, self._buffers, inputs, rows
-            )
+            try:
+                _, product = jvp(
+                    self._program, self._functional, self._point, tangents, self._buffers, inputs, rows
+                )
+            except AnalysisError:  # some operator has neither a forward nor a second derivative
+                return self._push_explicit(inputs, V, plan)
             columns.append(product.to(self._dtype))
         return torch.stack(columns, 2)
+
+    def _push_explicit(self, inputs: Sequence[Tensor], V: Tensors, plan: Plan) -> Tensor:
+        """Return J V by the Jacobian itself, from reverse mode alone."""
+        strips = []
+        for part in self._parts(inputs, plan, self._rows):
+            found = per_example(
+                self._program, tuple(V), self._point, self._buffers, part, batched=plan.batched
+            )
+            products = (
+                Explicit(value.to(self._dtype)).push(V[name], self._formed) for name, value in found.items()
+            )
+            strips.append(_sum(products))
+        return torch.cat(strips)
 
     def _total(self, inputs: Sequence[Tensor]) -> int:
         """Return how many rows the output has on these inputs."""
