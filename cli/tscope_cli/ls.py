@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -119,18 +119,24 @@ def _moment(entry: Summary | Damaged) -> float:
 def _print(listed: list[Summary | Damaged], parameters: list[dict[str, float]]) -> None:
     now = time.time()
     rows = [_row(entry, p, now) for entry, p in zip(listed, parameters, strict=True)]
-    columns: tuple[Column, ...] = _COLUMNS
-    if not any(math.isfinite(value) for p in parameters for value in p.values()):
-        # Until something was analysed these columns would only take room from the names.
-        kept = [at for at, column in enumerate(_COLUMNS) if column.title not in _OF_RESULTS]
-        columns = tuple(_COLUMNS[at] for at in kept)
-        rows = [tuple(row[at] for at in kept) for row in rows]
     # A pipe gets whole names; a terminal gets lines that fit.
-    for index, line in enumerate(render(columns, rows, width() if is_tty(sys.stdout) else None)):
+    room = width() if is_tty(sys.stdout) else None
+    analysed = any(math.isfinite(value) for p in parameters for value in p.values())
+    # Until something was analysed these columns would only take room from the names.
+    lines = _without(rows, () if analysed else _OF_RESULTS, room)
+    if analysed and room is not None and max(map(len, lines)) > room:
+        lines = _without(rows, ("parameters",), room)
+    for index, line in enumerate(lines):
         out(paint(line, "bold") if index == 0 else line)
     for entry in listed:
         if isinstance(entry, Damaged):
             out(paint(entry.reason, "red"))
+
+
+def _without(rows: Sequence[Sequence[str]], titles: Sequence[str], room: int | None) -> list[str]:
+    """Return the lines of the table without some columns."""
+    kept = [at for at, column in enumerate(_COLUMNS) if column.title not in titles]
+    return render([_COLUMNS[at] for at in kept], [[row[at] for at in kept] for row in rows], room)
 
 
 def _row(entry: Summary | Damaged, p: Mapping[str, float], now: float) -> tuple[str, ...]:

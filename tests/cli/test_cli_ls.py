@@ -105,3 +105,16 @@ def test_ls_passes_over_a_damaged_result(tscope: Runner, tmp_path: Path) -> None
     shutil.rmtree(trace / "analysis" / "effective-params" / newest / "p_test" / "c")
     (entry,) = json.loads(tscope("ls", trace, "--json").out)["traces"]
     assert (entry["status"], entry["p_train"], entry["p_test"]) == ("complete", 5.0, 6.0)
+
+
+def test_a_narrow_terminal_leaves_out_the_parameters(
+    tscope: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = write_trace(tmp_path / "a-rather-long-name.zarr", rows=3)
+    save_result(trace, _effective(5.0, 6.0), "model")
+    monkeypatch.setattr("tscope_cli.ls.is_tty", lambda stream: True)
+    for columns, shown in ((120, True), (80, False)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        title, line = tscope("ls", trace).out.splitlines()
+        assert len(line) <= columns
+        assert ("parameters" in title, "p_test" in title) == (shown, True)

@@ -181,8 +181,8 @@ def _facts(result: Result) -> tuple[tuple[str, str], ...]:
         for part in PARTS
         if number(f"p_{part}_probability")
     ]
-    # How far the checks were from failing: the largest difference that they allow is far above these.
-    lines += [(name.replace("_residual", ""), number(name)) for name in _CHECKS if number(name)]
+    measured = [f"{name.removesuffix('_residual')} {number(name)}" for name in _CHECKS if number(name)]
+    lines.append(("residuals", ", ".join(measured)))
     return tuple((clean(label), clean(text)) for label, text in lines if text)
 
 
