@@ -195,3 +195,30 @@ def test_float32_runs_are_judged_by_what_rounding_allows(tmp_path):
         save=False,
     )
     assert 1e-4 < result.scalars["adapter_residual"] < 4 * result.scalars["adapter_rounding"] + 2e-3
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_float32_and_float64_replays_of_the_papers_network_agree(tmp_path, name):
+    from tests.optimizers.recorded import epochs, train
+
+    torch.manual_seed(0)
+    sizes = [(784, 200), (200, 200), (200, 1)]
+    layers = [part for a, b in sizes for part in (torch.nn.Linear(a, b), torch.nn.ReLU())]
+    module = torch.nn.Sequential(*layers[:-1])
+    x, y = torch.rand(24, 784), torch.randn(24, 1).sign()
+    optimizer = getattr(torch.optim, name)(module.parameters(), lr=1e-3)
+    trace = train(tmp_path / "run.zarr", module, optimizer, epochs(x, y, 8, 3), torch.nn.functional.mse_loss)
+    np.savez(tmp_path / "labels.npz", x=x.numpy(), y=y.numpy())
+    single, double = (
+        tscope.analyze(
+            trace,
+            "effective-params",
+            dtype=dtype,
+            loss="mse",
+            labels=str(tmp_path / "labels.npz"),
+            save=False,
+        )
+        for dtype in ("float32", "float64")
+    )
+    assert single.arrays["p_train"].data[1:] == pytest.approx(double.arrays["p_train"].data[1:], rel=1e-4)
+    assert double.scalars["label_residual"] < 1e-10

@@ -92,7 +92,10 @@ def prepare(trace: Trace, options: Options) -> Setup:
 
     first = list(islice(steps(min(_PEEKED + 1, trace.rows)), _PEEKED))
     if not first:
-        raise AnalysisError(f"the run is not finite at step {walks[-1].stopped}, its first; nothing is left")
+        raise AnalysisError(
+            f"the run holds NaN or infinite values at step {walks[-1].stopped}; there is no step before it "
+            "to analyse"
+        )
     loss = infer_loss(
         trace,
         kind=None if options.loss == "auto" else options.loss,
