@@ -11,7 +11,6 @@ from typing import Literal, get_args
 
 from tscope_format.errors import TscopeError, clean
 
-from tscope_tui.data.effective import last_p
 from tscope_tui.data.status import State, state_of
 
 Order = Literal["age", "name", "state", "steps", "loss", "p_train", "p_test", "size"]
@@ -112,6 +111,9 @@ def read_entry(path: Path, now: float) -> Entry:
 
 def _read(path: Path, name: str, committed: float, now: float) -> Entry:
     from tscope_format import open_trace
+
+    # Numpy comes after the first frame.
+    from tscope_tui.data.effective import last_p
 
     reader = open_trace(path)
     facts = reader.facts
