@@ -197,8 +197,9 @@ def test_float32_runs_are_judged_by_what_rounding_allows(tmp_path):
     assert 1e-4 < result.scalars["adapter_residual"] < 4 * result.scalars["adapter_rounding"] + 2e-3
 
 
-@pytest.mark.parametrize("name", ["SGD", "AdamW"])
-def test_float32_and_float64_replays_of_the_papers_network_agree(tmp_path, name):
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_float32_and_float64_replays_of_the_papers_network_agree(tmp_path, momentum):
+    """Of Adam they do not: D is as uncertain as gradients that nearly cancel (see the docs' limits)."""
     from tests.optimizers.recorded import epochs, train
 
     torch.manual_seed(0)
@@ -206,7 +207,7 @@ def test_float32_and_float64_replays_of_the_papers_network_agree(tmp_path, name)
     layers = [part for a, b in sizes for part in (torch.nn.Linear(a, b), torch.nn.ReLU())]
     module = torch.nn.Sequential(*layers[:-1])
     x, y = torch.rand(24, 784), torch.randn(24, 1).sign()
-    optimizer = getattr(torch.optim, name)(module.parameters(), lr=1e-3)
+    optimizer = torch.optim.SGD(module.parameters(), lr=1e-3, momentum=momentum)
     trace = train(tmp_path / "run.zarr", module, optimizer, epochs(x, y, 8, 3), torch.nn.functional.mse_loss)
     np.savez(tmp_path / "labels.npz", x=x.numpy(), y=y.numpy())
     single, double = (
