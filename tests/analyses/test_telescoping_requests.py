@@ -94,7 +94,7 @@ def test_an_unknown_probe_name_lists_those_there_are(run):
 
 
 def test_an_unknown_metric_lists_those_there_are(run):
-    with pytest.raises(tscope.UsageError, match="unknown metric 'smoothing'; there is telescoping"):
+    with pytest.raises(tscope.UsageError, match="unknown metric 'smoothing'; there is effective-params, telescoping"):
         tscope.analyze(run.path, "smoothing")
 
 
@@ -147,16 +147,16 @@ def test_the_users_own_model_stands_in_for_the_program(run, tmp_path):
 
 
 def test_every_metric_lists_what_it_is_and_needs():
-    (metric,) = metrics()
-    assert metric.name == "telescoping"
-    assert metric.summary.endswith(".")
+    assert [metric.name for metric in metrics()] == ["effective-params", "telescoping"]
+    assert all(metric.summary.endswith(".") and metric.needs for metric in metrics())
+    metric = metrics()[1]
     assert metric.needs == (
         "recorded projections of a probe set, or the model as data (program) and a probe set"
     )
 
 
 def test_a_metric_says_what_a_trace_lacks(run, tmp_path):
-    (metric,) = metrics()
+    metric = next(found for found in metrics() if found.name == "telescoping")
     assert metric.missing(tscope.open(run.path)) == ()
     empty = tscope.open(record(tmp_path / "run.zarr", probes={}).path)
     assert [need.name for need in metric.missing(empty)] == ["a probe set"]
