@@ -26,15 +26,15 @@ class Micro:
         size: number of examples.
         scale: factor that the loss was multiplied with (gradient scaling).
         examples: (slot,) rows of `examples/`, −1 where unknown; None if no identity is claimed.
-        output: (slot, output), or None if not recorded.
-        output_grad: (slot, output), or None if not recorded.
+        output: (slot, output) float32 or float64, or None if not recorded. The first decides for the trace.
+        output_grad: (slot, output), likewise.
     """
 
     size: int
     scale: float
     examples: npt.NDArray[np.int64] | None
-    output: npt.NDArray[np.float32] | None
-    output_grad: npt.NDArray[np.float32] | None
+    output: npt.NDArray[np.float32 | np.float64] | None
+    output_grad: npt.NDArray[np.float32 | np.float64] | None
 
 
 def check_micros(root: str, micro: Sequence[Micro]) -> None:
@@ -104,7 +104,8 @@ class BatchWriter(GroupWriter):
             if not present:
                 return
             dims = ("step", "slot", "output")
-            self.grow(name, dims, (slots, *width), "float32", Codec.time_last(3), backfill=self._rows)
+            dtype = "float64" if present[0].dtype == np.float64 else "float32"
+            self.grow(name, dims, (slots, *width), dtype, Codec.time_last(3), backfill=self._rows)
         array = self[name]
         array.grow((slots, *width))
         if len(parts) == len(present) == 1:

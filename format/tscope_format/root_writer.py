@@ -56,7 +56,8 @@ class RootWriter:
             "parameters": [tensor.to_json() for tensor in parameters],
             "buffers": [tensor.to_json() for tensor in buffers],
         }
-        self._steps = StepsWriter(disk, name, tensors=len(self._parameters), groups=groups)
+        exact = all(entry.dtype == "float64" for entry in self._parameters)
+        self._steps = StepsWriter(disk, name, tensors=len(self._parameters), groups=groups, exact=exact)
         self.attributes = self._steps.attributes
         self.attributes.update({"kind": "net", "anchor_rows": ANCHOR_ROWS, **attributes})
         self._theta: dict[str, ChainWriter] = {}

@@ -44,23 +44,32 @@ class Row:
     lr: npt.NDArray[np.float64]
     theta: Mapping[str, NDArray]
     buffer: Mapping[str, NDArray] | None
-    grad_norm: npt.NDArray[np.float32]
+    grad_norm: npt.NDArray[np.float32 | np.float64]
     skipped: bool
     foreign: bool
     micro: Sequence[Micro]
 
 
 class StepsWriter(GroupWriter):
-    """Writes the arrays of the root group itself, all along `step`."""
+    """Writes the arrays of the root group itself, all along `step`.
 
-    def __init__(self, disk: Disk, root: str, *, tensors: int, groups: int) -> None:
+    Args:
+        disk: where to.
+        root: the root's name.
+        tensors: number of parameters.
+        groups: number of parameter groups.
+        exact: hold gradient norms as float64, for a model all of whose parameters are.
+    """
+
+    def __init__(self, disk: Disk, root: str, *, tensors: int, groups: int, exact: bool = False) -> None:
         super().__init__(disk, root)
         self.grow("step", ("step",), (), "int64", PLAIN)
         for name in ("time", "loss"):
             self.grow(name, ("step",), (), "float64", Codec.time_last(1))
         self.grow("lr", ("step", "group"), (groups,), "float64", Codec.time_last(2))
         for name in NORMS:
-            self.grow(name, ("step", "tensor"), (tensors,), "float32", Codec.time_last(2))
+            dtype = "float64" if exact and name == "grad_norm" else "float32"
+            self.grow(name, ("step", "tensor"), (tensors,), dtype, Codec.time_last(2))
         for name in ("skipped", "foreign"):
             self.grow(name, ("step",), (), "uint8", PLAIN)
         self._pyramids = {name: PyramidWriter(disk, root, name) for name in SUMMARIZED}

@@ -249,7 +249,7 @@ def test_recomputed_blocks_are_no_batches(tmp_path: Path) -> None:
 def test_double_precision_and_other_layouts_are_in_logical_order(tmp_path: Path) -> None:
     done = observe(tmp_path, "channels_last_float64")
     assert set(done.steps[0].arrays) >= {"theta:float64", "input:0:0", "output:0"}
-    assert done.steps[0].arrays["output:0"].dtype == np.float32
+    assert done.steps[0].arrays["output:0"].dtype == np.float64
 
 
 def test_every_k_sends_multiples_and_the_last(tmp_path: Path, sgd: Run) -> None:

@@ -87,8 +87,8 @@ class Backwards:
             batch.gradients[path] = new
             return
         with quiet():  # several backward calls through the same output add up
-            count = known.size // 4
-            known.block.tensor(torch.float32, 0, count).add_(new.block.tensor(torch.float32, 0, count))
+            count = known.size // (8 if known.dtype is torch.float64 else 4)
+            known.block.tensor(known.dtype, 0, count).add_(new.block.tensor(new.dtype, 0, count))
 
     def zeroed(self, owner: Any) -> None:
         """A module's or optimizer's gradients are set to zero: what came before does not count any more."""

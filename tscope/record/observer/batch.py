@@ -52,20 +52,21 @@ def copied(pool: Pool, tensor: Tensor, rows: Optional[int] = None) -> Copied:
 
 
 def copied_output(pool: Pool, tensor: Tensor, rows: Optional[int] = None) -> Copied:
-    """Copy the tensor as float32, flattened to (row, output)."""
+    """Copy the tensor as float32 (float64 stays what it is), flattened to (row, output)."""
     if rows is not None and rows < tensor.shape[0]:
         with quiet():
             tensor = tensor.detach()[:rows]
     count = tensor.numel()
-    size = 4 * count
+    dtype, width = (torch.float64, 8) if tensor.dtype is torch.float64 else (torch.float32, 4)
+    size = width * count
     block = pool.take(size)
-    place = address(tensor) if tensor.dtype is torch.float32 else 0
+    place = address(tensor) if tensor.dtype is dtype else 0
     if place:
         mover(size)(block.address, place, size)
     else:
-        copy_to(tensor, torch.float32, block, 0)
+        copy_to(tensor, dtype, block, 0)
     length = tensor.size(0)
-    return Copied(block, torch.float32, (length, count // length if length else 0), size)
+    return Copied(block, dtype, (length, count // length if length else 0), size)
 
 
 class Inputs:

@@ -139,16 +139,21 @@ class Norms:
         self._places = places
 
     def blob(self, pool: Pool) -> Blob:
-        """Return them as an array of a frame: float32 (tensor,), NaN where there is no gradient."""
-        block = pool.take(4 * self._count)
-        array = block.tensor(torch.float32, 0, self._count)
+        """Return them as an array of a frame: (tensor,), NaN where there is no gradient.
+
+        They are float32, or float64 if a gradient is.
+        """
+        exact = any(norm.dtype is torch.float64 for norm in self._norms)
+        dtype, size = (torch.float64, 8) if exact else (torch.float32, 4)
+        block = pool.take(size * self._count)
+        array = block.tensor(dtype, 0, self._count)
         if self._places is None:
             array.copy_(torch.stack(list(self._norms)))
         else:
             array.fill_(math.nan)
             if self._places:
-                array[list(self._places)] = torch.stack(list(self._norms)).to(torch.float32)
-        return Blob("grad_norm", "float32", (self._count,), block, 4 * self._count)
+                array[list(self._places)] = torch.stack([norm.to(dtype) for norm in self._norms])
+        return Blob("grad_norm", dtype_name(dtype), (self._count,), block, size * self._count)
 
 
 def gradient_norms(table: Table) -> Norms:
@@ -185,14 +190,14 @@ def _odd_norms(gradients: Sequence[Optional[Tensor]]) -> Norms:
             plain.append(gradient)
             places.append(place)
     with quiet():
-        norms = [norm.to(torch.float32) for norm in torch._foreach_norm(plain)] if plain else []
+        norms = list(torch._foreach_norm(plain)) if plain else []
         for place, gradient in odd:
             if gradient.is_sparse:
                 gradient = gradient.coalesce().values()
             if is_real(gradient):
                 dtype = torch.float32 if gradient.dtype in _LOW_PRECISION else None
                 norm = torch.linalg.vector_norm(gradient, dtype=dtype)
-                norms.append(norm.to(device="cpu", dtype=torch.float32))
+                norms.append(norm.to(device="cpu"))
                 places.append(place)
     return Norms(len(gradients), norms, places)
 
