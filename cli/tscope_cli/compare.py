@@ -17,7 +17,7 @@ from tscope_format.errors import MissingDataError, UsageError, clean
 from tscope_cli.numerals import percent, significant
 from tscope_cli.table import Column, render
 from tscope_cli.terminal import is_tty, out, paint, width
-from tscope_cli.views import Curve, series, view_of
+from tscope_cli.views import Curve, needed, series, view_of
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _entry(
             f"{path} has no saved result of {clean(metric)}; compute it with --compute, or with options: "
             f"tscope analyze {path} --metric {clean(metric)}"
         )
-    result = load_result(path, metric, info.id)
+    result = load_result(path, metric, info.id, arrays=needed(metric))
     view = view_of(result)
     if view.coordinate not in result.arrays:
         raise UsageError(f"{clean(metric)} has no values along the steps to compare")

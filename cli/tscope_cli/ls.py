@@ -18,7 +18,7 @@ from tscope_cli.table import Column, render
 from tscope_cli.terminal import is_tty, out, paint, say, width
 
 DEFAULT = Path("runs")
-_OF_RESULTS = ("p_train", "p_test")
+_METRIC, _OF_RESULTS = "effective-params", ("p_train", "p_test")
 _COLUMNS = (
     Column("name", number=False, elastic=True),
     Column("status", number=False),
@@ -102,11 +102,11 @@ def read(path: Path) -> Summary | Damaged:
 
 def effective(entry: Summary | Damaged) -> dict[str, float]:
     """Return `p_train` and `p_test` of the first recorded model, NaN where no result is saved."""
-    from tscope_tui.data.effective import last_p
+    from tscope_format import last_values
 
     if isinstance(entry, Damaged) or not entry.roots:
         return dict.fromkeys(_OF_RESULTS, math.nan)
-    return {f"p_{part}": value for part, value in last_p(entry.path, entry.roots[0].name).items()}
+    return last_values(entry.path, _METRIC, entry.roots[0].name, _OF_RESULTS)
 
 
 def _moment(entry: Summary | Damaged) -> float:

@@ -57,6 +57,12 @@ def view_of(result: Result) -> View:
     )
 
 
+def needed(metric: str) -> tuple[str, ...] | None:
+    """Return the arrays that the table of a metric's results needs; None, all of them, without a view."""
+    view = _VIEWS.get(metric)
+    return None if view is None else (view.coordinate, *(curve.array for curve in view.columns))
+
+
 def generic(result: Result) -> View:
     """Return a view of any result: all its one-dimensional arrays along the dimension `step`."""
     names = [
@@ -151,6 +157,11 @@ def _read_effective(result: Result) -> tuple[str, ...]:
         f"{_with_error(result, 'p_train')} effective parameters"
         + (f", those of held-out examples {_with_error(result, 'p_test')}." if math.isfinite(test) else ".")
     ]
+    if _number(result, "gap_se") > 0:
+        lines.append(
+            f"The gap is {_with_error(result, 'gap')}: the same probes measured both, so its standard "
+            "error is not the sum of theirs."
+        )
     error, scale = _number(result, "discrepancy_telescoped"), _number(result, "prediction_scale")
     if math.isfinite(error) and scale > 0:
         lines.append(
@@ -176,6 +187,7 @@ _VIEWS = {
             Curve("p_test", "p held-out"),
             Curve("p_test_se", "± held-out"),
             Curve("gap", "gap"),
+            Curve("gap_se", "± gap"),
             Curve("discrepancy_telescoped", "off the network"),
         ),
         panels=(

@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from tscope_format.metadata import FORMAT
     from tscope_format.probe import ProbeWriter
     from tscope_format.reader import TraceReader, open_trace
-    from tscope_format.results import Array, Result, ResultInfo, list_results, load_result, save_result
+    from tscope_format.results import (
+        Array,
+        Result,
+        ResultInfo,
+        last_values,
+        list_results,
+        load_result,
+        save_result,
+    )
     from tscope_format.root_reader import ArrayInfo, RootReader
     from tscope_format.root_writer import RootWriter
     from tscope_format.rows import Row
@@ -41,7 +49,15 @@ _HOMES = {
     "metadata": ("FORMAT",),
     "probe": ("ProbeWriter",),
     "reader": ("TraceReader", "open_trace"),
-    "results": ("Array", "Result", "ResultInfo", "list_results", "load_result", "save_result"),
+    "results": (
+        "Array",
+        "Result",
+        "ResultInfo",
+        "last_values",
+        "list_results",
+        "load_result",
+        "save_result",
+    ),
     "root_reader": ("ArrayInfo", "RootReader"),
     "root_writer": ("RootWriter",),
     "rows": ("Row",),
@@ -82,6 +98,7 @@ __all__ = [
     "dtype_of",
     "example_hash",
     "is_trace",
+    "last_values",
     "lengths",
     "list_results",
     "load_result",

@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -225,13 +225,21 @@ def list_results(path: str | os.PathLike[str]) -> list[ResultInfo]:
     return sorted(found, key=lambda info: (info.created, info.id))
 
 
-def load_result(path: str | os.PathLike[str], metric: str, id: str | None = None) -> Result:
+def load_result(
+    path: str | os.PathLike[str],
+    metric: str,
+    id: str | None = None,
+    *,
+    arrays: Collection[str] | None = None,
+) -> Result:
     """Load a saved result.
 
     Args:
         path: the trace.
         metric: name of the analysis.
         id: which one; by default the newest.
+        arrays: names of the arrays to read, of those that it has; None for all of them. The others are left
+            out of the result: a curve should not cost the reading of a value for every example and step.
 
     Raises:
         MissingDataError: there is no such result.
@@ -246,11 +254,42 @@ def load_result(path: str | os.PathLike[str], metric: str, id: str | None = None
         )
     folder = Path(path) / RESULTS / metric / name
     readers, head = _read_record(folder)
-    found = {reader.path: Array(reader.metadata.dims, reader.read()) for reader in readers}
+    found = {
+        reader.path: Array(reader.metadata.dims, reader.read())
+        for reader in readers
+        if arrays is None or reader.path in arrays
+    }
     try:
-        return Result._from_head(head, {name: found[name] for name in head["arrays"]})
+        chosen = {name: found[name] for name in head["arrays"] if arrays is None or name in arrays}
+        return Result._from_head(head, chosen)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TraceError(f"{folder}: not a result of tscope ({error})") from error
+
+
+def last_values(
+    path: str | os.PathLike[str], metric: str, root: str, names: Sequence[str]
+) -> dict[str, float]:
+    """Return the last values of series of the newest readable result of a root.
+
+    Args:
+        path: the trace.
+        metric: name of the analysis.
+        root: the recorded root.
+        names: of the series; only these arrays are read.
+
+    Returns:
+        The value by name; NaN where the result has no such array, or no result can be read.
+    """
+    mine = [info for info in list_results(path) if info.metric == metric and info.root == root]
+    for info in reversed(mine):
+        try:
+            readers = {
+                reader.path: reader for reader in result_arrays(Path(path) / RESULTS / metric / info.id)
+            }
+            return {name: _last(readers.get(name)) for name in names}
+        except (TraceError, OSError, ValueError):
+            continue
+    return dict.fromkeys(names, math.nan)
 
 
 def result_folders(path: Path) -> list[Path]:
@@ -304,6 +343,11 @@ def _read_record(folder: Path) -> tuple[list[ArrayReader], Mapping[str, JSON]]:
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise TraceError(f"{folder}: the result cannot be read ({error})") from error
     return readers, head
+
+
+def _last(reader: ArrayReader | None) -> float:
+    values = np.zeros(0) if reader is None else np.asarray(reader.read(), dtype=np.float64)
+    return float(values[-1]) if values.size else math.nan
 
 
 def _strict(value: JSON) -> JSON:

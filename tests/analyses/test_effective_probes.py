@@ -81,13 +81,24 @@ def test_the_standard_error_covers_the_truth_at_its_rate():
     n, C = 12, 2
     S, basis = smoother(n, 7, C), directions(n, C)
     truth = series_of(S, n, basis.basis(), is_basis=True)
-    inside = [0, 0]
+    inside = [0, 0, 0]
     for seed in range(400):
         found = series_of(S, n, basis.probes(32, torch.Generator().manual_seed(seed)), is_basis=False)
         inside[0] += abs(found.train[0] - truth.train[0]) < 2 * found.train_se[0]
         inside[1] += abs(found.test[0] - truth.test[0]) < 2 * found.test_se[0]
+        gap, exact = found.test[0] - found.train[0], truth.test[0] - truth.train[0]
+        inside[2] += abs(gap - exact) < 2 * found.gap_se[0]
     for count in inside:
         assert 0.90 < count / 400 < 0.98
+
+
+def test_the_error_of_the_gap_is_that_of_pairs():
+    n, C = 12, 2
+    S, basis = smoother(n, n, C), directions(n, C)
+    S[n:] = S[:n]  # held-out examples that are the training ones: the gap is 0 for every probe
+    found = series_of(S, n, basis.probes(16, torch.Generator().manual_seed(0)), is_basis=False)
+    assert found.gap_se[0] < 1e-12 * found.test_se[0]
+    assert series_of(S, n, basis.basis(), is_basis=True).gap_se[0] == 0
 
 
 def analysed(run, **options):

@@ -54,7 +54,7 @@ def effective(error: float) -> Result:
     """Return a result of effective parameters, exact where `error` is 0."""
     step = np.arange(5)
     p, se = np.linspace(0, 8.125, 5), np.full(5, error)
-    curves = {"p_train": p, "p_train_se": se, "p_test": 2 * p, "p_test_se": se, "gap": p}
+    curves = {"p_train": p, "p_train_se": se, "p_test": 2 * p, "p_test_se": se, "gap": p, "gap_se": se / 4}
     curves |= {"discrepancy_telescoped": 0.01 * p, "prediction_scale": p}
     arrays = {name: Array(("step",), values) for name, values in {"step": step, **curves}.items()}
     scalars = {name: float(values[-1]) for name, values in curves.items()} | {"examples_train": 100}
@@ -69,14 +69,24 @@ def test_the_reading_gives_effective_parameters_with_their_errors() -> None:
     )
     assert "8.125 ± 0.50 effective parameters" in estimate[0]
     assert exact[1].startswith("They are those of the telescoping model, 1.0 % of the predictions' size away")
+    assert estimate[1].startswith("The gap is 8.125 ± 0.12: the same probes measured both")
     diverged = replace(effective(0.0), scalars={"p_train": float("nan")})
     assert views.view_of(diverged).reading(diverged) == ("The effective parameters are not finite.",)
+
+
+def test_the_table_of_a_metric_with_a_view_needs_no_other_arrays() -> None:
+    needed = views.needed("effective-params")
+    assert needed is not None
+    assert {"step", "p_train", "gap_se"} <= set(needed)
+    assert "norms_train" not in needed
+    assert views.needed("another") is None
 
 
 def test_effective_parameters_have_a_table_and_a_chart() -> None:
     lines = report.table(effective(0.5))
     assert "p train" in lines[0]
     assert "p held-out" in lines[0]
+    assert "± gap" in lines[0]
     assert "held-out" in sketch.draw(effective(0.5), 60, ascii=False)[0]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from tscope_format import (
     Result,
     TraceError,
     UsageError,
+    last_values,
     list_results,
     load_result,
     save_result,
@@ -80,6 +83,32 @@ def test_results_are_listed_oldest_first_and_the_newest_is_the_default(trace: Pa
     assert [info.provenance["n"] for info in found] == [0, 1, 2]
     assert {(info.metric, info.root) for info in found} == {("m", "model")}
     assert load_result(trace, "m").scalars["number"] == 2
+
+
+def test_only_the_arrays_that_are_asked_for_are_read(trace: Path) -> None:
+    name = save_result(trace, RESULT, "model")
+    shutil.rmtree(trace / "analysis" / "telescoping" / name / "actual" / "c")
+    with pytest.raises(TraceError):
+        load_result(trace, "telescoping")
+    found = load_result(trace, "telescoping", arrays=("step", "unknown"))
+    assert list(found.arrays) == ["step"]
+    assert found.arrays["step"].data.tolist() == [0, 1, 2]
+    assert found.scalars == RESULT.scalars
+
+
+def test_last_values_are_those_of_the_newest_readable_result(trace: Path) -> None:
+    for last in (1.0, 2.0, 3.0):
+        arrays = {name: Array(("step",), np.array([0.0, last])) for name in ("p", "q")}
+        name = save_result(trace, Result("m", {}, arrays, {}), "model")
+    save_result(trace, Result("m", {}, arrays, {}), "another")
+    assert last_values(trace, "m", "model", ["p", "r"]) == {
+        "p": 3.0,
+        "r": pytest.approx(math.nan, nan_ok=True),
+    }
+    shutil.rmtree(trace / "analysis" / "m" / name / "q" / "c")
+    assert last_values(trace, "m", "model", ["p"]) == {"p": 3.0}
+    assert last_values(trace, "m", "model", ["q"]) == {"q": 2.0}
+    assert math.isnan(last_values(trace, "none", "model", ["p"])["p"])
 
 
 def test_json_is_strict_and_comes_back() -> None:

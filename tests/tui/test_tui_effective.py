@@ -24,7 +24,8 @@ def test_effective_parameters_of_a_result_are_read(tmp_path):
     assert found.step.tolist() == list(range(0, 121, 10))
     assert [found.row(step) for step in (-1, 0, 9, 10, 119, 500)] == [0, 0, 0, 1, 11, 12]
     assert found.gap == pytest.approx(found.p["test"] - found.p["train"])
-    assert found.gap_bars == pytest.approx(0.1 * (found.p["test"] + found.p["train"]))
+    assert found.gap_bars == pytest.approx(0.05 * found.p["test"])
+    assert from_result(effective_result()).gap_bars is None
     step, norms = found.spread(57)
     assert step == 50
     assert 40 / 30 * norms["test"].sum() == pytest.approx(found.p["test"][5], rel=1e-6)

@@ -165,6 +165,7 @@ def effective_result(
     arrays["train"] = Array(("train",), np.arange(train) + 100)
     if test:
         arrays["gap"] = Array(("step",), p["test"] - p["train"])
+        arrays["gap_se"] = Array(("step",), 0.5 * error * p["test"])
     scalars = {
         **{f"p_{part}": float(p[part][-1]) for part in ("train", "test") if test or part == "train"},
         "form": "probes" if error else "kernel",

@@ -170,7 +170,7 @@ def _series(series: Series, suffix: str, *, held: bool) -> dict[str, Array]:
     found = {f"p_train{suffix}": series.train, f"p_train{suffix}_se": series.train_se}
     if held:
         found |= {f"p_test{suffix}": series.test, f"p_test{suffix}_se": series.test_se}
-        found[f"gap{suffix}"] = series.test - series.train
+        found |= {f"gap{suffix}": series.test - series.train, f"gap{suffix}_se": series.gap_se}
     return {name: Array(("step",), values) for name, values in found.items()}
 
 

@@ -31,6 +31,7 @@ class Series:
         test: p_test (step); NaN without held-out examples.
         train_se: Its standard error (step); 0 where it is exact.
         test_se: Likewise.
+        gap_se: That of p_test − p_train (step), from the same probes on both: their errors go together.
         train_norms: ‖s(x)‖² of each training example (step, train).
         test_norms: Likewise (step, test).
     """
@@ -39,6 +40,7 @@ class Series:
     test: Values
     train_se: Values
     test_se: Values
+    gap_se: Values
     train_norms: Values
     test_norms: Values
 
@@ -74,16 +76,18 @@ class Squares:
         """Return p of the first `rows` kept rows."""
         n, m = self.counts
         factor = np.array([1.0, n / m if m else np.nan]) / self.outputs
-        columns = [np.concatenate(parts) for parts in self._rows[:rows]]
+        # (column, 3): what each column says of p_train, of p_test and of their difference.
+        columns = [np.concatenate(parts) * factor for parts in self._rows[:rows]]
+        columns = [np.concatenate([part, part[:, 1:] - part[:, :1]], 1) for part in columns]
         if self.exact:
-            p, se = np.array([part.sum(0) for part in columns]) * factor, np.zeros((len(columns), 2))
+            p, se = np.array([part.sum(0) for part in columns]), np.zeros((len(columns), 3))
             norms = np.array(self._norms[:rows])
         else:
             count = len(columns[0])
-            p = np.array([part.mean(0) for part in columns]) * factor
-            se = np.array([part.std(0, ddof=1) for part in columns]) * factor / count**0.5
+            p = np.array([part.mean(0) for part in columns])
+            se = np.array([part.std(0, ddof=1) for part in columns]) / count**0.5
             norms = np.array(self._norms[:rows]) / count
-        return Series(p[:, 0], p[:, 1], se[:, 0], se[:, 1], norms[:, :n], norms[:, n:])
+        return Series(p[:, 0], p[:, 1], se[:, 0], se[:, 1], se[:, 2], norms[:, :n], norms[:, n:])
 
 
 @dataclass

@@ -43,6 +43,7 @@ class Effective:
         step: The steps of the rows (step,).
         p: p of the training and of the held-out examples, each (step,); no "test" without held-out examples.
         error: Their standard errors, each (step,); 0 where p is exact.
+        gap_error: That of the gap (step,); 0 where it is exact, or not known.
         norms: ‖s(x)‖² of each example (row, example), at the rows in `norm_rows`.
         norm_rows: Indices into `step`, ascending.
         examples: Which training example (train,) each column of `norms["train"]` is.
@@ -54,6 +55,7 @@ class Effective:
     step: Floats
     p: Mapping[Part, Floats]
     error: Mapping[Part, Floats]
+    gap_error: Floats
     norms: Mapping[Part, NDArray[np.float32]]
     norm_rows: NDArray[np.int64]
     examples: NDArray[np.int64]
@@ -72,15 +74,8 @@ class Effective:
 
     @property
     def gap_bars(self) -> Floats | None:
-        """A bound on the standard error of the gap (step,); None where it is exact.
-
-        Both come from the same probes, and how they vary together is not saved: whatever it is, the standard
-        error of a difference is at most the sum of both.
-        """
-        if "test" not in self.p:
-            return None
-        error = self.error["test"] + self.error["train"]
-        return error if (error > 0).any() else None
+        """The standard errors of the gap (step,), of the same probes on both; None where it is exact."""
+        return self.gap_error if (self.gap_error > 0).any() else None
 
     def row(self, step: float) -> int:
         """Return the last row at or before a step, the first when none is."""
@@ -131,10 +126,11 @@ def from_result(result: Result) -> Effective:
 
     step = floats("step")
     parts = [part for part in PARTS if part == "train" or f"p_{part}" in result.arrays]
-    errors = {
-        part: floats(f"p_{part}_se") if f"p_{part}_se" in result.arrays else np.zeros(step.size)
-        for part in parts
-    }
+
+    def error(name: str) -> Floats:
+        found = floats(name) if name in result.arrays else np.zeros(step.size)
+        return np.where(np.isfinite(found), found, 0.0)
+
     measured = [part for part in parts if f"norms_{part}" in result.arrays]
     points = sum(result.arrays[f"norms_{part}"].data.shape[1] for part in measured)
     stride = max(1, math.ceil(step.size * points / _NORMS))
@@ -148,7 +144,8 @@ def from_result(result: Result) -> Effective:
     return Effective(
         step,
         {part: floats(f"p_{part}") for part in parts},
-        {part: np.where(np.isfinite(error), error, 0.0) for part, error in errors.items()},
+        {part: error(f"p_{part}_se") for part in parts},
+        error("gap_se"),
         norms,
         rows,
         examples.astype(np.int64),
@@ -241,21 +238,8 @@ def saved_results(path: Path, root: str) -> Sequence[ResultInfo]:
 
 
 def last_p(path: Path, root: str) -> dict[Part, float]:
-    """Return p at the last row of the newest readable result, NaN where there is none.
+    """Return p at the last row of the newest readable result, NaN where there is none."""
+    from tscope_format.results import last_values
 
-    Only those two arrays are read: a list of traces must not load the norms of every example.
-    """
-    from tscope_format.results import RESULTS, result_arrays
-
-    for info in reversed(saved_results(path, root)):
-        try:
-            arrays = {reader.path: reader for reader in result_arrays(path / RESULTS / METRIC / info.id)}
-            return {part: _last(arrays.get(f"p_{part}")) for part in PARTS}
-        except (TscopeError, OSError, ValueError):
-            continue
-    return dict.fromkeys(PARTS, math.nan)
-
-
-def _last(reader: Any) -> float:
-    values = np.asarray(reader.read(), dtype=np.float64) if reader is not None else np.zeros(0)
-    return float(values[-1]) if values.size else math.nan
+    found = last_values(path, METRIC, root, [f"p_{part}" for part in PARTS])
+    return {part: found[f"p_{part}"] for part in PARTS}
