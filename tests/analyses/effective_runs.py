@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor, nn, optim
 
-from tests.optimizers.recorded import data, epochs, mlp, precise, train
+from tests.optimizers.recorded import data, epochs, mlp, train
 from tests.reference.effective import LOSSES, Unrolled, unrolled
 from tscope.optimizers import TrainingStep, training_functional, training_steps
 from tscope.trace import Trace
@@ -106,10 +104,3 @@ def make_run(
     held = torch.randn(5, 4, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     np.savez(folder / "held.npz", x=held.numpy())
     return Run(trace, net, folder / "held.npz", torch.cat([order, held]), labels, loss)
-
-
-@contextmanager
-def exact_traces():
-    """Hold recorded outputs and gradients in float64."""
-    with pytest.MonkeyPatch.context() as patch, precise(patch):
-        yield

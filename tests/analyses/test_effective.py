@@ -7,14 +7,8 @@ import pytest
 import torch
 
 import tscope
-from tests.analyses.effective_runs import KERNEL, OPTIMIZERS, Run, exact_traces, make_run
+from tests.analyses.effective_runs import KERNEL, OPTIMIZERS, Run, make_run
 from tscope.analyses.effective.directions import Directions
-
-
-@pytest.fixture(autouse=True)
-def exact():
-    with exact_traces():
-        yield
 
 
 def analysed(run: Run, **options: object):

@@ -8,14 +8,7 @@ import torch
 from torch import nn, optim
 
 import tscope
-from tests.analyses.effective_runs import exact_traces
 from tests.optimizers.recorded import train
-
-
-@pytest.fixture(autouse=True)
-def exact():
-    with exact_traces():
-        yield
 
 
 def design(n: int, d: int, singular: np.ndarray, seed: int = 0) -> np.ndarray:

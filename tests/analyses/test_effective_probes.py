@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import tscope
-from tests.analyses.effective_runs import exact_traces, make_run
+from tests.analyses.effective_runs import make_run
 from tscope.analyses.effective.curve import Squares
 from tscope.analyses.effective.directions import Directions
 from tscope.optimizers import Loss
-
-
-@pytest.fixture(autouse=True)
-def exact():
-    with exact_traces():
-        yield
 
 
 def smoother(n: int, m: int, outputs: int, dominating: float = 1.0) -> torch.Tensor:
@@ -156,7 +152,7 @@ def test_probes_are_taken_in_passes_that_fit_and_are_the_same_by_seed(tmp_path, 
 
     def few(*args, **kwargs):
         plan = choose(*args, **kwargs)
-        return type(plan)(plan.form, 10, 3, plan.memory, plan.flops)
+        return replace(plan, columns=10, block=3)
 
     monkeypatch.setattr(analysis, "choose", few)
     parts = analysed(run, form="probes", rtol=0.05, seed=5)

@@ -7,18 +7,12 @@ import torch
 from tscope_format.errors import AnalysisError, MissingDataError, TscopeError
 
 import tscope
-from tests.analyses.effective_runs import exact_traces, make_run
+from tests.analyses.effective_runs import make_run
 from tests.optimizers.recorded import Recorder, data, epochs, mlp, train
 from tscope.analyses import metric
 from tscope.analyses.effective import setup
 from tscope.analyses.effective.checks import Tolerance
 from tscope.analyses.effective.points import Points
-
-
-@pytest.fixture(autouse=True)
-def exact():
-    with exact_traces():
-        yield
 
 
 def refused(trace, **options) -> TscopeError:

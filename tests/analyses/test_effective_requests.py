@@ -10,17 +10,11 @@ import torch
 from tscope_format.errors import AnalysisError, MissingDataError, UsageError
 
 import tscope
-from tests.analyses.effective_runs import exact_traces, make_run
+from tests.analyses.effective_runs import make_run
 from tests.traces import Probe
 from tscope.analyses import metric, plan
 from tscope.analyses.effective import Options
 from tscope.analyses.effective.plan import Size, Traits, choose
-
-
-@pytest.fixture(autouse=True)
-def exact():
-    with exact_traces():
-        yield
 
 
 def analysed(run, **options):
@@ -119,17 +113,74 @@ def test_the_cheapest_exact_form_that_fits_is_taken_else_probes():
         (
             "parameter",
             Traits(momentum=True),
-            5e6,
-            r"the parameter form needs \d+ MB of the 5 MB .*probes` fits",
+            1e5,
+            r"8 columns of the parameter form need \S+ MB of the 0.1 MB",
         ),
-        ("kernel", Traits(), 1e5, r"the kernel form needs \d+ MB of the 0 MB allowed \(`--max-memory MB`\)"),
-        ("auto", Traits(momentum=True), 1e5, r"8 probes need \d+ MB of the 0 MB allowed"),
-        ("probes", Traits(momentum=True), 1e5, r"8 probes need \d+ MB .*fewer held-out examples"),
+        (
+            "kernel",
+            Traits(),
+            1e5,
+            r"the kernel form needs 0.685 MB of the 0.1 MB allowed \(`--max-memory MB`\)",
+        ),
+        (
+            "kernel",
+            Traits(),
+            5e5,
+            r"needs 0.685 MB .*; `--form parameter` \(0.495 MB\) or `--form probes` fits; fewer",
+        ),
+        (
+            "kernel",
+            Traits(),
+            4.7e5,
+            r"needs 0.685 MB .*; `--form parameter`, in passes, or `--form probes` fits; fewer",
+        ),
+        ("auto", Traits(momentum=True), 1e5, r"8 probes need \S+ MB of the 0.1 MB allowed"),
+        ("probes", Traits(momentum=True), 1e5, r"8 probes need \S+ MB .*fewer held-out examples"),
     ],
 )
 def test_a_form_that_does_not_fit_is_refused_with_what_would(asked, traits, limit, message):
     with pytest.raises(AnalysisError, match=message):
         choose(asked, SIZE, traits, frozen=False, limit=limit)
+
+
+def test_the_parameter_form_that_does_not_fit_is_taken_in_passes():
+    def plan(limit: float, workers: int = 1):
+        traits = Traits(momentum=True)
+        return choose("parameter", SIZE, traits, frozen=False, limit=limit, workers=workers)
+
+    whole, parts = plan(1e9), plan(5e6)
+    assert (whole.passes, whole.columns) == (1, 100)
+    assert (parts.passes, parts.columns) == (3, 34)
+    assert parts.memory <= 5e6 < whole.memory
+    assert str(parts) == "parameter form (exact, 100 label directions in 3 passes of 34)"
+    # Each pass follows the columns of the checks too.
+    assert 3 * 36 < parts.flops / whole.flops * 104 < 3 * 40
+    assert plan(5e6, workers=2).memory <= 5e6
+    assert plan(5e6, workers=2).columns < 34
+
+
+def test_not_enough_memory_is_told_before_anything_is_computed(tmp_path, monkeypatch):
+    from tscope.analyses.effective import analysis
+
+    run = make_run(tmp_path)
+    monkeypatch.setattr(analysis, "exactly", None)
+    message = r"^the kernel form needs 0.00\d+ MB of the 0.001 MB allowed \(`--max-memory MB`\)"
+    with pytest.raises(AnalysisError, match=message):
+        analysed(run, form="kernel", max_memory_mb=0.001)
+
+
+def test_passes_over_the_columns_give_the_same_figures(tmp_path):
+    run = make_run(tmp_path, optimizer="adamw", outputs=3, loss="cross_entropy")
+    whole = analysed(run, form="parameter", smoother="last")
+    limit = 0.05
+    assert "20 label directions in 2 passes of 10" in plan(
+        run.trace, "effective-params", probe=str(run.held), form="parameter", max_memory_mb=limit
+    )
+    parts = analysed(run, form="parameter", max_memory_mb=limit)
+    assert (whole.scalars["passes"], parts.scalars["passes"]) == (1, 2)
+    assert parts.scalars["exact"]
+    for name, array in parts.arrays.items():
+        assert np.allclose(array.data, whole.arrays[name].data, rtol=1e-11, atol=1e-14), name
 
 
 def test_the_plan_says_the_form_and_its_cost(tmp_path):

@@ -1,46 +1,23 @@
-"""Runs with a real optimizer of torch, written as traces in the way the recorder writes them.
-
-The recorder itself holds outputs, their gradients and gradient norms as float32; here they are held in the
-precision of the run, so that a replay can be held against it to the last digits.
-"""
+"""Runs with a real optimizer of torch, written as traces in the way the recorder writes them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor, nn
-from tscope_format import Micro, Row, TraceWriter, example_hash, group, root_writer, table
+from tscope_format import Micro, Row, TraceWriter, example_hash, root_writer, table
 
 import tscope
 from tscope.program import Program, export
 from tscope.trace import Trace
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-EXACT: tuple[str, ...] = ("output", "output_grad", "grad_norm")
-
-
-@contextmanager
-def precise(patch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Hold outputs, their gradients and gradient norms of traces in float64."""
-    grow = group.GroupWriter.grow
-
-    def double(self, name, dims, trail, dtype, *args, **kwargs):
-        dtype = "float64" if name in EXACT else dtype
-        return grow(self, name, dims, trail, dtype, *args, **kwargs)
-
-    with patch.context() as context:
-        context.setattr(group.GroupWriter, "grow", double)
-        yield
-
 
 _EXPORTED: dict[str, Any] = {}
 

@@ -2,7 +2,8 @@
 
 Each takes what the optimizer keeps for one parameter, and the gradient G as the optimizer uses it (clipped,
 with coupled weight decay in it); it advances the second moments, and returns the numbers of the linear step.
-The first moment is linear in G and is left to `OptimizerState`.
+The first moment is linear in G and is left to `OptimizerState`. Averages are taken by torch's own operations,
+so that they round alike: D is the inverse of what may be a difference of nearly equal numbers.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def sgd(hyper: Hyper, lr: float, memory: Memory, gradient: Tensor) -> Row:
 def adam(hyper: Hyper, lr: float, memory: Memory, gradient: Tensor) -> Row:
     """M ← β1 M + (1 − β1) G; Δ = −γ/(1 − β1ᵗ) M / (√(v/(1 − β2ᵗ)) + ε), v or its maximum so far."""
     beta1, beta2 = hyper.betas()
-    v = _average(memory, "exp_avg_sq", gradient.square(), beta2)
+    v = _mean_square(memory, "exp_avg_sq", gradient, beta2)
     if hyper.flag("amsgrad"):
         v = torch.maximum(memory.tensors.get("max_exp_avg_sq", torch.zeros_like(v)), v)
         memory.tensors["max_exp_avg_sq"] = v
@@ -136,7 +137,7 @@ def nadam(hyper: Hyper, lr: float, memory: Memory, gradient: Tensor) -> Row:
     mu_next = beta1 * (1 - 0.5 * 0.96 ** ((t + 1) * decay))
     memory.mu_product = memory.mu_product * mu
     product = float(memory.mu_product)
-    v = _average(memory, "exp_avg_sq", gradient.square(), beta2)
+    v = _mean_square(memory, "exp_avg_sq", gradient, beta2)
     root = (v / (1 - beta2**t)).sqrt_()
     return Row(
         a=lr * mu_next / (1 - product * mu_next),
@@ -152,7 +153,7 @@ def radam(hyper: Hyper, lr: float, memory: Memory, gradient: Tensor) -> Row:
     """Adam whose scale is rectified by the length ρ_t of its average, and 1 while ρ_t ≤ 5."""
     beta1, beta2 = hyper.betas()
     t = memory.step
-    v = _average(memory, "exp_avg_sq", gradient.square(), beta2)
+    v = _mean_square(memory, "exp_avg_sq", gradient, beta2)
     correction = 1 - beta2**t
     longest = 2 / (1 - beta2) - 1
     length = longest - 2 * t * beta2**t / correction
@@ -177,9 +178,11 @@ def adamax(hyper: Hyper, lr: float, memory: Memory, gradient: Tensor) -> Row:
 def rmsprop(hyper: Hyper, lr: float, memory: Memory, gradient: Tensor) -> Row:
     """M ← m M + G/(√v + ε); Δ = −γM; v less the squared mean gradient if it is centered."""
     alpha, momentum = hyper.number("alpha"), hyper.number("momentum")
-    v = _average(memory, "square_avg", gradient.square(), alpha)
+    v = _mean_square(memory, "square_avg", gradient, alpha)
     if hyper.flag("centered"):
-        v = v - _average(memory, "grad_avg", gradient, alpha).square()
+        average = memory.tensors.get("grad_avg", torch.zeros_like(v)).lerp(gradient, 1 - alpha)
+        memory.tensors["grad_avg"] = average
+        v = v.addcmul(average, average, value=-1)
     scale = v.sqrt().add_(hyper.number("eps")).reciprocal_()
     if momentum == 0:
         idle = "momentum_buffer" in memory.tensors
@@ -190,7 +193,7 @@ def rmsprop(hyper: Hyper, lr: float, memory: Memory, gradient: Tensor) -> Row:
 def adagrad(hyper: Hyper, lr: float, memory: Memory, gradient: Tensor) -> Row:
     """Δ = −γ/(1 + (t − 1)η) G / (√ΣG² + ε)."""
     start = hyper.optional("initial_accumulator_value")
-    total = memory.tensors.get("sum", torch.full_like(gradient, start)) + gradient.square()
+    total = memory.tensors.get("sum", torch.full_like(gradient, start)).addcmul(gradient, gradient)
     memory.tensors["sum"] = total
     scale = total.sqrt().add_(hyper.number("eps")).reciprocal_()
     return Row(a=lr / (1 + (memory.step - 1) * hyper.optional("lr_decay")), d_out=scale)
@@ -231,9 +234,8 @@ def weight_decay(hyper: Hyper, lr: float) -> tuple[float, float]:
     return decay, 0.0
 
 
-def _average(memory: Memory, name: str, value: Tensor, beta: float) -> Tensor:
-    """Return the exponential average, advanced by `value`; it starts at 0."""
-    before = memory.tensors.get(name)
-    after = value * (1 - beta) if before is None else before * beta + value * (1 - beta)
-    memory.tensors[name] = after
-    return after
+def _mean_square(memory: Memory, name: str, gradient: Tensor, beta: float) -> Tensor:
+    """Return the exponential average of G², advanced by this one; it starts at 0."""
+    before = memory.tensors.get(name, torch.zeros_like(gradient))
+    memory.tensors[name] = before.mul(beta).addcmul_(gradient, gradient, value=1 - beta)
+    return memory.tensors[name]

@@ -25,18 +25,16 @@ _COUNTERS = ("step", "mu_product")
 
 
 class OptimizerState:
-    """Momentum, second moments and step counters of every parameter.
+    """Momentum, second moments and step counters of every parameter, each in the parameter's own dtype.
 
     Args:
         trace: The run.
         groups: Its optimizer.
-        dtype: In which the state is kept.
     """
 
-    def __init__(self, trace: Trace, groups: Groups, dtype: torch.dtype) -> None:
+    def __init__(self, trace: Trace, groups: Groups) -> None:
         self._trace = trace
         self._adapter = groups.adapter
-        self._dtype = dtype
         self._memory: dict[str, Memory] = {}
         self._anchor_rows = int(trace.reader.attributes.get("anchor_rows", 256))
         self._names = _state_names(trace)
@@ -76,7 +74,8 @@ class OptimizerState:
                 decay = weight_decay(group.hyper, group.lr)
                 used = factor * gradient[name]
                 if decay[0]:
-                    used = used + decay[0] * theta[name]
+                    # As torch does it: where the two nearly cancel, rounding is what is left.
+                    used = used.add(theta[name], alpha=decay[0])
                 row, delta = self._apply(name, group, used)
                 if decay[1]:
                     delta = delta - decay[1] * theta[name]
@@ -165,7 +164,7 @@ class OptimizerState:
                 flat = reader.read(f"{group_name(_PREFIX, dtype)}/{state}", index, index + 1)
                 if not len(flat):
                     continue
-                vector = tensor(flat[0], dtype).to(self._dtype)
+                vector = tensor(flat[0], dtype)
                 for entry in (entry for entry in reader.parameters if entry.dtype == dtype):
                     part = vector[entry.offset : entry.offset + entry.size]
                     if part.numel() and not bool(torch.isnan(part).all()):
@@ -174,7 +173,7 @@ class OptimizerState:
         for state, numbers in self._numbers(index):
             for entry, number in zip(reader.parameters, numbers, strict=True):
                 if state not in _COUNTERS and entry.shape == () and math.isfinite(number):
-                    yield entry.name, state, torch.tensor(number, dtype=self._dtype)
+                    yield entry.name, state, torch.tensor(number, dtype=getattr(torch, entry.dtype))
 
     def _numbers(self, index: int) -> Iterator[tuple[str, list[float]]]:
         """Yield (state, a number for each parameter) of an anchor; NaN where it has none."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 Tensors = Mapping[str, Tensor]
@@ -44,6 +45,14 @@ class LinearStep:
     d_in: Tensors | None = None
     d_out: Tensors | None = None
 
+    def to(self, dtype: torch.dtype) -> LinearStep:
+        """Return the same map with its diagonals in `dtype`."""
+
+        def cast(diagonal: Tensors | None) -> Tensors | None:
+            return None if diagonal is None else {name: value.to(dtype) for name, value in diagonal.items()}
+
+        return replace(self, d_in=cast(self.d_in), d_out=cast(self.d_out))
+
 
 @dataclass(frozen=True, eq=False)
 class StepResidual:
@@ -70,7 +79,7 @@ class TrainingStep:
     Attributes:
         row: t; row 0 is the state before training.
         step: the optimizer step of the row.
-        theta: θ_{t−1} by parameter name, in the dtype of the replay.
+        theta: θ_{t−1} by parameter name, in the dtype that was asked for, as all that follows.
         after: θ_t by parameter name.
         buffers: what the training forward used: those of row t − 1.
         examples: (slot,) int64, rows of `examples/`; the same may occur twice.

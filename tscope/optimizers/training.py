@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tscope.trace import Trace
 
 _BLOCK_ROWS = 1024  # of gradient norms that are read at once
+_FOLLOWED = ("float32", "float64")
 
 
 def training_functional(trace: Trace, program: Program) -> OutputFunctional:
@@ -55,11 +57,14 @@ def training_steps(
     it depends on the number of examples but the memory for their inputs. From another row than the first the
     walk begins at the anchor before it, whose optimizer state was recorded.
 
+    Outputs and gradients are replayed in the run's own precision, whatever `dtype` is: the optimizer's state
+    is made of them, and where a gradient nearly cancels over its batch what rounding left of it decides D.
+
     Args:
         trace: The run, at the root that is analysed.
-        program: Its model, evaluated in `dtype`.
+        program: Its model.
         functional: That of `training_functional`.
-        dtype: In which everything is computed.
+        dtype: In which the steps are given.
         start_row: The first row; 1 is the first update.
         stop_row: The row after the last; None for the end.
 
@@ -97,14 +102,17 @@ class TrainingSteps(Iterator[TrainingStep]):
             )
         _check_steps(trace, stop)
         self._trace = trace
-        self._program = program
+        self._program = program if program.dtype is None else trace.program()
         self._functional = functional
         self._dtype = dtype
+        self._own = _dtypes(trace)
+        # The walk itself loses nothing of the run, nor of what is asked for.
+        self._wide = functools.reduce(torch.promote_types, self._own.values(), dtype)
         self._groups = Groups(trace)
-        self._batches = Batches(trace, dtype)
+        self._batches = Batches(trace, self._wide)
         self._inputs = ExampleInputs(trace)
-        self._state = OptimizerState(trace, self._groups, dtype)
-        self._tolerance = Tolerance.of(_precisions(trace, self._batches) | {str(dtype)[6:]})
+        self._state = OptimizerState(trace, self._groups)
+        self._tolerance = Tolerance.of(_precisions(trace, self._batches))
         self._clip: Clip | None = None
         self.optimizer = self._groups.optimizer
         self.stopped: int | None = None
@@ -119,7 +127,7 @@ class TrainingSteps(Iterator[TrainingStep]):
             self._state.load(before)
         reader = self._trace.reader
         flags = {name: reader.read(name, 0, stop) for name in ("skipped", "foreign")}
-        states = Replay(self._trace, dtype=self._dtype).rows(before, stop)
+        states = Replay(self._trace, dtype=self._wide).rows(before, stop)
         _, theta, buffers = next(states)
         if not _finite(theta):
             self.stopped = self._step(before)
@@ -164,10 +172,11 @@ class TrainingSteps(Iterator[TrainingStep]):
         step = self._step(batch.row)
         inputs = self._inputs.take(batch.examples)
         cotangent = torch.nan_to_num(batch.output_grad, 0.0, 0.0, 0.0) if skipped else batch.output_grad
-        output, reached = vjp(self._program, self._functional, theta, buffers, inputs, cotangent)
+        point = self._as_trained(theta)
+        output, reached = self._vjp(point, buffers, inputs, cotangent)
         gradient = {
             name: reached.get(name, torch.zeros_like(value))
-            for name, value in theta.items()
+            for name, value in point.items()
             if value.is_floating_point()
         }
         if not _finite(gradient):
@@ -186,33 +195,49 @@ class TrainingSteps(Iterator[TrainingStep]):
                     "reports (`tscope info`) say why"
                 )
             if self._clip is None:
-                self._clip = Clip(self._tolerance, self._reach(batch, theta, buffers, inputs))
+                self._clip = Clip(self._tolerance, self._reach(batch, point, buffers, inputs))
             rho = self._clip.factors(norms, gradient, batch.output_grad, step)
-            update, change = self._state.advance(groups, theta, gradient, rho, step)
+            update, change = self._state.advance(groups, point, gradient, rho, step)
         relative, off = _residual(change, theta, after)
-        self._check_still(off, change, relative, theta, after, skipped=skipped, step=step)
+        self._check_still(off, change, theta, after, skipped=skipped, step=step)
+        cast = self._cast
         return TrainingStep(
             row=batch.row,
             step=step,
-            theta=theta,
-            after=after,
-            buffers=buffers,
+            theta=cast(theta),
+            after=cast(after),
+            buffers=cast(buffers),
             examples=batch.examples,
             inputs=inputs,
-            output=batch.output,
-            output_grad=batch.output_grad,
+            output=batch.output.to(self._dtype),
+            output_grad=batch.output_grad.to(self._dtype),
             sizes=batch.sizes,
             scales=batch.scales,
-            gradient=gradient,
-            update=update,
-            residual=StepResidual(relative, off, difference, self._state.settle(batch.row)),
+            gradient=cast(gradient),
+            update=None if update is None else update.to(self._dtype),
+            residual=StepResidual(relative, cast(off), difference, self._state.settle(batch.row)),
         )
 
-    def _reach(self, batch: Batch, theta: Tensors, buffers: Tensors, inputs: tuple[Tensor, ...]) -> float:
+    def _vjp(
+        self, point: Tensors, buffers: Tensors, inputs: tuple[Tensor, ...], cotangent: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the training outputs, and Jᵀu in the run's own dtypes."""
+        held = self._as_trained(buffers)
+        output, reached = vjp(self._program, self._functional, point, held, inputs, cotangent)
+        return output.to(self._wide), reached
+
+    def _as_trained(self, tensors: Tensors) -> dict[str, Tensor]:
+        own = self._own
+        return {name: value.to(own[name]) if name in own else value for name, value in tensors.items()}
+
+    def _cast(self, tensors: Tensors) -> dict[str, Tensor]:
+        return {n: v.to(self._dtype) if v.is_floating_point() else v for n, v in tensors.items()}
+
+    def _reach(self, batch: Batch, point: Tensors, buffers: Tensors, inputs: tuple[Tensor, ...]) -> float:
         """Return ‖J_bᵀu‖ / ‖u‖ for random signs u (slot, output)."""
         random = torch.Generator().manual_seed(0)
-        signs = torch.randint(0, 2, batch.output.shape, generator=random).to(self._dtype).mul_(2).sub_(1)
-        _, reached = vjp(self._program, self._functional, theta, buffers, inputs, signs)
+        signs = torch.randint(0, 2, batch.output.shape, generator=random).to(self._wide).mul_(2).sub_(1)
+        _, reached = self._vjp(point, buffers, inputs, signs)
         square = sum(float(value.square().sum()) for value in reached.values())
         return math.sqrt(square / signs.numel())
 
@@ -229,7 +254,6 @@ class TrainingSteps(Iterator[TrainingStep]):
         self,
         off: Tensors,
         change: Tensors,
-        relative: float,
         theta: Tensors,
         after: Tensors,
         *,
@@ -262,20 +286,31 @@ def _check_steps(trace: Trace, stop: int) -> None:
         )
 
 
-def _precisions(trace: Trace, batches: Batches) -> set[str]:
-    """Return the dtypes that bound how closely the run can be replayed.
+def _dtypes(trace: Trace) -> dict[str, torch.dtype]:
+    """Return the dtype of every floating parameter and buffer in the run, by name.
 
     Raises:
-        AnalysisError: A parameter is not real.
+        AnalysisError: A parameter is not real, or of half precision.
     """
-    dtypes = {entry.dtype for entry in trace.reader.parameters}
-    odd = sorted(dtype for dtype in dtypes if dtype.startswith("complex"))
-    if odd:
-        name = next(entry.name for entry in trace.reader.parameters if entry.dtype in odd)
-        raise AnalysisError(f"the parameter {clean(name)} is {odd[0]}; only real parameters can be followed")
-    norms = trace.reader.arrays()["grad_norm"].dtype
-    floating = {dtype for dtype in dtypes if "float" in dtype}
-    return floating | {batches.gradient_dtype, norms}
+    reader = trace.reader
+    for entry in reader.parameters:
+        if entry.dtype.startswith("complex"):
+            raise AnalysisError(
+                f"the parameter {clean(entry.name)} is {entry.dtype}; only real parameters can be followed"
+            )
+        if "float" in entry.dtype and entry.dtype not in _FOLLOWED:
+            raise AnalysisError(
+                f"the parameter {clean(entry.name)} is {entry.dtype}, whose rounding is as large as most "
+                "steps, so whether they are the optimizer's cannot be told; keep parameters in float32"
+            )
+    entries = [*reader.parameters, *reader.buffers]
+    return {entry.name: getattr(torch, entry.dtype) for entry in entries if "float" in entry.dtype}
+
+
+def _precisions(trace: Trace, batches: Batches) -> set[str]:
+    """Return the dtypes that bound how closely the run can be replayed."""
+    dtypes = {entry.dtype for entry in trace.reader.parameters if "float" in entry.dtype}
+    return dtypes | {batches.gradient_dtype, trace.reader.arrays()["grad_norm"].dtype}
 
 
 def _residual(change: Tensors, theta: Tensors, after: Tensors) -> tuple[float, dict[str, Tensor]]:
@@ -286,7 +321,7 @@ def _residual(change: Tensors, theta: Tensors, after: Tensors) -> tuple[float, d
         if not value.is_floating_point():
             continue
         recorded = value - theta[name]
-        off[name] = change[name] - recorded if name in change else -recorded
+        off[name] = change[name].to(recorded.dtype) - recorded if name in change else -recorded
         squares[0] += float(off[name].square().sum())
         squares[1] += float(recorded.square().sum())
     # A step that leads nowhere and should not: the residual is the whole of it.
