@@ -19,7 +19,6 @@ from tscope.record.facts import git_commit
 from tscope.record.frames import Blob, FrameError, read_frame, write_frame
 from tscope.record.inbox import Inbox
 from tscope.record.options import RecordOptions, check_out, default_out, parse_outputs
-from tscope.record.outcome import Outcome, ending, lines
 from tscope.record.probe_choice import ProbeChoice
 from tscope.record.probe_source import interpreter, is_function
 from tscope.record.session import open_session
@@ -348,85 +347,3 @@ def test_the_interpreter_of_a_command_is_found(tmp_path: Path, monkeypatch: pyte
 
 def test_a_folder_without_a_repository_has_no_commit(tmp_path: Path) -> None:
     assert git_commit(str(tmp_path)) is None
-
-
-# --- what is said at the end
-
-
-def test_the_last_lines_say_what_was_recorded_and_what_to_do_next() -> None:
-    outcome = Outcome(
-        path=Path("runs/a b.zarr"),
-        steps=1000,
-        rows=1000,
-        projected=801,
-        probes=["heldout"],
-        seconds=10.0,
-        hook_seconds=0.3,
-        wait_seconds=0.012,
-        written=2_500_000,
-        raw=10_000_000,
-    )
-    assert lines(outcome, ["python"], 0) == [
-        "1,000 steps, 2.5 MB, 4.0× smaller than raw, recorder 3.0% of the run, run waited 0.01 s, "
-        "800 rows projected on heldout, 200 skipped (analyze --replay fills them) → runs/a b.zarr",
-        "next: tscope analyze 'runs/a b.zarr' --metric telescoping",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("projected", "probes", "programs", "more"),
-    [
-        (801, ["heldout"], 1, ""),
-        (2, ["heldout"], 1, " --replay"),
-        (0, ["heldout"], 1, ""),
-        (0, [], 1, " --probe FILE.npz"),
-        (0, ["heldout"], 0, " --model MODULE:FACTORY"),
-        (0, [], 0, " --probe FILE.npz --model MODULE:FACTORY"),
-    ],
-)
-def test_the_next_command_names_what_the_analysis_needs(
-    projected: int, probes: list[str], programs: int, more: str
-) -> None:
-    path = Path("a.zarr")
-    outcome = Outcome(path=path, rows=1000, projected=projected, probes=probes, models=1, programs=programs)
-    assert lines(outcome, ["python"], 0)[-1] == f"next: tscope analyze a.zarr --metric telescoping{more}"
-
-
-def test_one_step_and_several_models_are_counted_in_words() -> None:
-    path = Path("a.zarr")
-    one = Outcome(path=path, steps=1, rows=1, projected=2, probes=["train"], models=1, programs=1)
-    assert "1 step, " in lines(one, ["python"], 0)[0]
-    assert "1 row projected" in lines(one, ["python"], 0)[0]
-    assert "42 steps of 3 models, " in lines(Outcome(path=path, steps=42, models=3), ["python"], 0)[0]
-
-
-def test_a_recording_that_failed_boasts_of_nothing() -> None:
-    outcome = Outcome(path=Path("a.zarr"), failure="the disk is full", written=10, raw=1000, models=1)
-    failure, figures = lines(outcome, ["python"], 0)  # and nothing to do next: it holds no step
-    assert failure == "recording stopped before the run did: the disk is full"
-    assert figures.startswith("0 steps, 10 B, recorder")
-
-
-@pytest.mark.parametrize(
-    ("outcome", "command", "message"),
-    [
-        (Outcome(hello=True, torch=True), ["python"], "no optimizer made a step"),
-        (Outcome(hello=True), ["python"], "torch was never imported"),
-        (Outcome(), ["python3", "-I", "x.py"], "python -I ignores"),
-        (Outcome(), ["python", "-uS", "x.py"], "python -uS ignores"),
-        (Outcome(), ["make"], "no Python loaded the recorder's bootstrap"),
-        (Outcome(failure="the disk is full"), ["python"], "the disk is full"),
-    ],
-)
-def test_nothing_recorded_says_why(outcome: Outcome, command: list[str], message: str) -> None:
-    (line,) = lines(outcome, command, 0)
-    assert line.startswith("nothing was recorded: ")
-    assert message in line
-
-
-@pytest.mark.parametrize(
-    ("code", "text"),
-    [(3, "ended with exit code 3"), (-15, "was killed by SIGTERM"), (-99, "was killed by signal 99")],
-)
-def test_an_ending_is_named(code: int, text: str) -> None:
-    assert ending(code) == text
