@@ -109,6 +109,16 @@ def analyze(
         str | None,
         typer.Option(metavar="propagated|frozen", help="effective-params: what weight decay acts on."),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="effective-params: processes that compute. [default: 1]"),
+    ] = None,
+    smoother: Annotated[
+        str | None,
+        typer.Option(
+            metavar="last|STEP,STEP,…", help="effective-params: keep the smoother S itself at these steps."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     csv: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write the result as CSV, one file a table.")
@@ -155,6 +165,8 @@ def analyze(
         "loss": loss,
         "labels": labels,
         "decay": decay,
+        "workers": workers,
+        "smoother": smoother,
     }
     options = {name: value for name, value in asked.items() if value is not None}
     if plot is not None:
@@ -193,12 +205,10 @@ def compute(
     from tscope import analyses
 
     spare_threads()
-    if not quiet:
-        plan = analyses.plan(trace, metric, root=root, **options)
-        if plan is not None:
-            say(plan)
     with Progress(metric, quiet=quiet) as progress:
-        return analyses.analyze(trace, metric, root=root, save=False, progress=progress, **options)
+        return analyses.analyze(
+            trace, metric, root=root, save=False, progress=progress, say=progress.say, **options
+        )
 
 
 def spare_threads() -> None:

@@ -5,6 +5,7 @@ Results go to stdout; progress and messages go to stderr, so that a result can b
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
@@ -55,7 +56,7 @@ def say(text: str) -> None:
 
 
 class Progress:
-    """One line on stderr that is rewritten in place, and nothing at all when stderr is not a terminal.
+    """How far something is, on stderr: a line rewritten in place, or one now and then in a pipe or a file.
 
     Args:
         label: What is going on ("verifying").
@@ -64,32 +65,70 @@ class Progress:
     """
 
     INTERVAL = 0.1  # seconds between two redraws: a slow link must not be the bottleneck
+    LINES = 30.0  # seconds between two lines where there is no terminal
+    FIRST = 3.0  # seconds before a guess of what is left
 
     def __init__(
         self, label: str, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._label = clean(label)
         self._clock = clock
-        self._shown = is_tty(sys.stderr) and not quiet
+        self._quiet = quiet
+        self._terminal = is_tty(sys.stderr)
         self._drawn = False
-        self._last = -1.0
+        self._began: tuple[float, float] | None = None
+        self._last = -math.inf
 
     def __call__(self, done: float, total: float, what: str = "") -> None:
         """Show that `done` of `total` are finished; `what` says with which part."""
+        if self._quiet:
+            return
         now = self._clock()
-        if not self._shown or (self._drawn and now - self._last < self.INTERVAL and done < total):
+        if self._began is None:
+            self._began = now, done
+            # A first line in a file says nothing yet.
+            self._last = self._last if self._terminal else now
+        finished = done >= total and self._terminal
+        if now - self._last < (self.INTERVAL if self._terminal else self.LINES) and not finished:
             return
         self._last = now
         share = f" {min(1.0, done / total):4.0%}" if total > 0 else ""
-        line = f"{self._label}{share} {clean(what)}"[: width() - 1]
-        sys.stderr.write(f"\r\x1b[K{line}")
+        line = f"{self._label}{share}{self._left(now, done, total)} {clean(what)}"
+        if not self._terminal:
+            say(line.rstrip())
+            return
+        sys.stderr.write(f"\r\x1b[K{line[: width() - 1]}")
         sys.stderr.flush()
         self._drawn = True
+
+    def say(self, text: str) -> None:
+        """Print a message that stays, above the line of progress."""
+        if not self._quiet:
+            self._wipe()
+            say(text)
+
+    def _left(self, now: float, done: float, total: float) -> str:
+        """Return about how long it still takes, once that can be told."""
+        start, already = self._began or (now, done)
+        if now - start < self.FIRST or done <= already or done >= total:
+            return ""
+        return f", about {span((now - start) * (total - done) / (done - already))} left"
+
+    def _wipe(self) -> None:
+        if self._drawn:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+        self._drawn = False
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._drawn:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        self._wipe()
+
+
+def span(seconds: float) -> str:
+    """Return a time to wait in words: seconds, minutes or hours."""
+    if seconds < 99.5:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5940 else f"{seconds / 3600:.1f} h"

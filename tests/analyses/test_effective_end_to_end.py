@@ -39,7 +39,7 @@ def tscope_command(folder, *arguments):
     return done
 
 
-def recorded(folder, *, lr: float, steps: int, momentum: float = 0.0, decay: float = 0.0):
+def recorded(folder, *more: str, lr: float, steps: int, momentum: float = 0.0, decay: float = 0.0):
     """Record least squares whose design has the singular values SIGMA, and analyse it."""
     rng = np.random.default_rng(0)
     U, _ = np.linalg.qr(rng.standard_normal((N, 3)))
@@ -52,17 +52,23 @@ def recorded(folder, *, lr: float, steps: int, momentum: float = 0.0, decay: flo
         folder, "record", "-o", "run.zarr", "--probe", "held.npz", "--", sys.executable, "train.py"
     )
     done = tscope_command(
-        folder, "analyze", "run.zarr", "--metric", "effective-params", "--loss", "mse", "--json"
+        folder, "analyze", "run.zarr", "--metric", "effective-params", "--loss", "mse", "--json", *more
     )
     return json.loads(done.stdout), done.stderr
 
 
 def test_least_squares_has_as_many_parameters_as_inputs(tmp_path):
-    result, said = recorded(tmp_path, lr=0.9 / KAPPA, steps=40)
+    result, said = recorded(tmp_path, "--smoother", "last", "--workers", "2", lr=0.9 / KAPPA, steps=40)
     assert result["scalars"]["p_train"] == pytest.approx(3, rel=1e-10)
     assert result["scalars"]["p_test"] > 0
     assert result["scalars"]["form"] == "kernel"
-    assert said.startswith("tscope: kernel form (exact, 8 label directions): about 0 s of arithmetic")
+    assert said.startswith(
+        "tscope: kernel form (exact, 8 label directions): about 0 s of arithmetic, shared by 2"
+    )
+    U, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((N, 3)))
+    hat = np.array(result["arrays"]["smoother_train"]["data"]).reshape(N, N)
+    assert np.abs(hat - U @ U.T).max() < 1e-10
+    assert result["provenance"]["workers"] == 2
     filters = 1 - (1 - 0.9 * SIGMA**2) ** np.arange(41)[:, None]
     curve = np.array(result["arrays"]["p_train"]["data"])
     assert np.abs(curve - np.square(filters).sum(1)).max() < 1e-10

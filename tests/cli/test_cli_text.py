@@ -120,11 +120,59 @@ def test_progress_is_drawn_on_a_terminal_and_wiped_at_the_end(monkeypatch: pytes
     assert screen.getvalue() == "\r\x1b[Kverifying   0% \r\x1b[Kverifying  50% theta/update\r\x1b[K"
 
 
+def test_progress_says_how_long_it_still_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, moments = Screen(), iter([0.0, 2.0, 10.0, 20.0, 30.0])
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setenv("COLUMNS", "60")
+    with Progress("p", clock=lambda: next(moments)) as progress:
+        progress(40, 100)  # continued: what was done before says nothing of the speed
+        progress(41, 100)  # too early to tell
+        progress(50, 100)
+        progress.say("a word")
+        progress(60, 400)  # the total has grown
+        progress(400, 400)
+    assert [line.strip() for line in screen.getvalue().replace("\r\x1b[K", "\n").split("\n")] == [
+        "",
+        "p  40%",
+        "p  41%",
+        "p  50%, about 50 s left",
+        "tscope: a word",
+        "",
+        "p  15%, about 6 min left",
+        "p 100%",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "1 s"), (99.4, "99 s"), (99.6, "2 min"), (5900, "98 min"), (7200, "2.0 h")],
+)
+def test_spans_are_in_the_unit_that_fits(seconds: float, text: str) -> None:
+    assert terminal.span(seconds) == text
+
+
+def test_progress_in_a_pipe_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, moments = io.StringIO(), iter([0.0, 20.0, 31.0, 50.0, 62.0])
+    monkeypatch.setattr("sys.stderr", stream)
+    with Progress("p", clock=lambda: next(moments)) as progress:
+        for done in (0, 20, 31, 50, 62):
+            progress(done, 124)
+        progress.say("a word")
+    assert stream.getvalue().splitlines() == [
+        "tscope: p  25%, about 93 s left",
+        "tscope: p  50%, about 62 s left",
+        "tscope: a word",
+    ]
+
+
 def test_progress_is_silent_in_a_pipe_and_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     for stream, quiet in ((io.StringIO(), False), (Screen(), True)):
         monkeypatch.setattr("sys.stderr", stream)
         with Progress("verifying", quiet=quiet) as progress:
             progress(1, 2)
+            if quiet:
+                progress.say("a word")
         assert stream.getvalue() == ""
 
 

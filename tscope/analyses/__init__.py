@@ -4,7 +4,7 @@
 package loads no torch.
 """
 
-from tscope.analyses.metric import Metric, Need, Progress
+from tscope.analyses.metric import Metric, Need, Progress, Watch
 from tscope.analyses.registry import analyze, metric, metrics, plan
 
-__all__ = ["Metric", "Need", "Progress", "analyze", "metric", "metrics", "plan"]
+__all__ = ["Metric", "Need", "Progress", "Watch", "analyze", "metric", "metrics", "plan"]

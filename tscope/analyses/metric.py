@@ -17,6 +17,27 @@ Progress = Callable[[int, int], None]
 """Called now and then with (rows done, rows in all)."""
 
 
+def _silent(done: int, total: int) -> None:
+    """Report no progress."""
+
+
+def _mute(text: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told how an analysis is going.
+
+    Attributes:
+        progress: How far it is.
+        say: A line for the user: what it will cost, a coarse answer, what was found of an earlier attempt.
+    """
+
+    progress: Progress = _silent
+    say: Callable[[str], None] = _mute
+
+
 @dataclass(frozen=True)
 class Need:
     """Something a metric needs, and what to do when a trace lacks it.
@@ -42,7 +63,8 @@ class Metric:
         requires: Alternatives; a trace must meet every need of at least one of them. The last is what can
             still be provided after the run, so its gaps are the ones to report.
         options: A frozen dataclass, whose fields are the metric's options; it checks their values.
-        run: Computes the result: (trace, options, progress) → Result. It writes nothing.
+        run: Computes the result: (trace, options, watch) → Result. It writes nothing but what it needs to
+            continue if it is interrupted.
         plan: Says how it would be computed and about what that costs, where that can be much.
     """
 
@@ -50,7 +72,7 @@ class Metric:
     summary: str
     requires: tuple[tuple[Need, ...], ...]
     options: type[Any]
-    run: Callable[[Trace, Any, Progress], Result]
+    run: Callable[[Trace, Any, Watch], Result]
     plan: Callable[[Trace, Any], str] | None = None
 
     @property

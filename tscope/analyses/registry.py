@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from tscope_format.results import save_result
 
 import tscope
 from tscope.analyses import effective, telescoping
-from tscope.analyses.metric import Metric, Progress
+from tscope.analyses.metric import Metric, Progress, Watch
 from tscope.trace import Trace
 from tscope.trace import open as open_trace
 
@@ -44,6 +45,7 @@ def analyze(
     root: str | None = None,
     save: bool = True,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Result:
     """Run one metric on a trace.
@@ -55,6 +57,7 @@ def analyze(
         save: Keep the result in the trace. Where that fails (a read-only trace), a note of the result says
             so.
         progress: Called with (rows done, rows in all).
+        say: Called with a line of text: what a long analysis will cost, and coarse answers on the way.
         **options: The metric's own options.
 
     Returns:
@@ -68,7 +71,9 @@ def analyze(
     """
     chosen = metric(name)
     opened, settings = _ready(chosen, trace, root, options)
-    result = chosen.run(opened, settings, progress or _silent)
+    silent = Watch()
+    watch = Watch(progress or silent.progress, say or silent.say)
+    result = chosen.run(opened, settings, watch)
     provenance = {
         "trace": opened.fingerprint,
         "path": opened.path.name,
@@ -128,7 +133,3 @@ def _saved(trace: Trace, result: Result) -> Result:
 
 def _plain(value: object) -> object:
     return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
-
-
-def _silent(done: int, total: int) -> None:
-    """Report no progress."""

@@ -17,7 +17,7 @@ from tscope_format.errors import MissingDataError, UsageError, clean
 from tscope_format.results import Array, Result
 
 from tscope.analyses.decision import Decision, decision
-from tscope.analyses.metric import Metric, Need, Progress
+from tscope.analyses.metric import Metric, Need, Watch
 from tscope.analyses.predictions import Changes, Predictions, is_recorded, recorded
 from tscope.analyses.rules import RULES
 from tscope.analyses.telescoping_notes import failure, grain, limits
@@ -79,18 +79,18 @@ class Options:
             raise UsageError("per_layer_full needs layers; leave out one of the two")
 
 
-def run(trace: Trace, options: Options, progress: Progress) -> Result:
+def run(trace: Trace, options: Options, watch: Watch) -> Result:
     """Compute the metric; see the module."""
     probe = choose_probe(trace, options)
     replayed = must_replay(trace, options, probe)
     if replayed:
         from tscope.analyses.telescoping_replay import replay
 
-        predictions, how = replay(trace, probe, options, progress)
+        predictions, how = replay(trace, probe, options, watch.progress)
     else:
         predictions = recorded(trace, probe.name)
         how = {name: probe.attributes.get(name) for name in ("functional", "functional_note", "output_shape")}
-        progress(len(predictions.step), len(predictions.step))
+        watch.progress(len(predictions.step), len(predictions.step))
     return assemble(trace, probe, options, predictions, "replay" if replayed else "recorded", how)
 
 

@@ -83,6 +83,20 @@ class Columns:
             changes[name] = delta
         return changes
 
+    def memory(self) -> dict[str, Tensor]:
+        """Return Θ and M by kind and parameter name; they are the tensors themselves, not copies."""
+        theta = {} if self.theta is None else {f"theta/{name}": value for name, value in self.theta.items()}
+        return theta | {f"momentum/{name}": value for name, value in self._momentum.items()}
+
+    def recall(self, memory: Tensors) -> None:
+        """Take over what `memory` returned of columns of the same kind."""
+        for key, value in memory.items():
+            kind, name = key.split("/", 1)
+            if kind == "momentum":
+                self._momentum[name] = value
+            elif self.theta is not None:
+                self.theta[name] = value
+
     def _advance_momentum(self, update: LinearStep, name: str, G: Tensor) -> Tensor:
         """Return M after the step (column, …)."""
         fresh = G * update.nu[name]

@@ -58,35 +58,41 @@ class Squares:
     counts: tuple[int, int]
     outputs: int
     exact: bool
-    _rows: list[list[Values]] = field(default_factory=list)  # (column, 2), one entry for each pass
-    _norms: list[Values] = field(default_factory=list)  # (point)
+    _rows: list[list[Tensor]] = field(default_factory=list)  # (column, 2), one entry for each pass
+    _norms: list[Tensor] = field(default_factory=list)  # (point)
 
     def add(self, index: int, smoother: Tensor) -> None:
         """Take in the columns of S (point, output, column) at the kept row `index`."""
         square = smoother.double().square().sum(1)
         if index == len(self._rows):
             self._rows.append([])
-            self._norms.append(np.zeros(len(square)))
+            self._norms.append(torch.zeros(len(square), dtype=torch.float64))
         n = self.counts[0]
         parts = torch.stack([square[:n].sum(0), square[n:].sum(0)], 1)
-        self._rows[index].append((parts.sum(0, keepdim=True) if self.exact else parts).numpy())
-        self._norms[index] = self._norms[index] + square.sum(1).numpy()
+        self._rows[index].append(parts.sum(0, keepdim=True) if self.exact else parts)
+        self._norms[index] = self._norms[index] + square.sum(1)
+
+    def join(self, other: Squares) -> None:
+        """Take in the rows that another share of the columns has too; the others are dropped."""
+        rows = min(len(self._rows), len(other._rows))
+        self._rows = [[*mine, *theirs] for mine, theirs in zip(self._rows, other._rows, strict=False)]
+        self._norms = [a + b for a, b in zip(self._norms[:rows], other._norms[:rows], strict=True)]
 
     def series(self, rows: int) -> Series:
         """Return p of the first `rows` kept rows."""
         n, m = self.counts
         factor = np.array([1.0, n / m if m else np.nan]) / self.outputs
         # (column, 3): what each column says of p_train, of p_test and of their difference.
-        columns = [np.concatenate(parts) * factor for parts in self._rows[:rows]]
+        columns = [torch.cat(parts).numpy() * factor for parts in self._rows[:rows]]
         columns = [np.concatenate([part, part[:, 1:] - part[:, :1]], 1) for part in columns]
         if self.exact:
             p, se = np.array([part.sum(0) for part in columns]), np.zeros((len(columns), 3))
-            norms = np.array(self._norms[:rows])
+            norms = torch.stack(self._norms[:rows]).numpy()
         else:
             count = len(columns[0])
             p = np.array([part.mean(0) for part in columns])
             se = np.array([part.std(0, ddof=1) for part in columns]) / count**0.5
-            norms = np.array(self._norms[:rows]) / count
+            norms = torch.stack(self._norms[:rows]).numpy() / count
         return Series(p[:, 0], p[:, 1], se[:, 0], se[:, 1], se[:, 2], norms[:, :n], norms[:, n:])
 
 
@@ -125,6 +131,16 @@ class Discrepancies:
             "discrepancy_between": np.array(self.between),
             "prediction_scale": np.array(self.scale),
         }
+
+    def first(self, rows: int) -> Discrepancies:
+        """Return those of the first `rows` kept rows."""
+        return Discrepancies(
+            self.step[:rows],
+            self.telescoped[:rows],
+            self.anchored[:rows],
+            self.between[:rows],
+            self.scale[:rows],
+        )
 
 
 def in_mean_space(kind: str, output: Tensor, smoother: Tensor) -> Tensor:

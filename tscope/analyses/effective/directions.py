@@ -43,13 +43,21 @@ class Directions:
         """The number q of basis vectors."""
         return self.examples * self.tangent.shape[1]
 
-    def basis(self) -> Tensor:
-        """Return all of them (example, output, column), q columns."""
+    def basis(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """Return the vectors start … stop − 1 (example, output, column), by default all q of them."""
         n, (C, D) = self.examples, self.tangent.shape
-        whole = self.tangent.new_zeros((n, C, n, D))
-        index = torch.arange(n)
-        whole[index, :, index, :] = self.tangent
-        return whole.reshape(n, C, n * D)
+        column = torch.arange(start, self.count if stop is None else stop)
+        whole = self.tangent.new_zeros((n, C, len(column)))
+        whole[column // D, :, torch.arange(len(column))] = self.tangent.T[column % D]
+        return whole
+
+    def labelled(self, S: Tensor) -> Tensor:
+        """Return the columns of a basis (point, output, q) as those of labels (point, output, train, output).
+
+        Where labels have fewer directions than outputs it is the smoother of changes along these.
+        """
+        parts = S.reshape(*S.shape[:2], self.examples, self.tangent.shape[1])
+        return parts @ self.tangent.T
 
     def probes(self, count: int, generator: torch.Generator) -> Tensor:
         """Return Rademacher combinations of the basis vectors (example, output, probe).

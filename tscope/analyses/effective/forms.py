@@ -6,7 +6,7 @@ the parameter form on random columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -64,6 +64,18 @@ class Form(Protocol):
         """Add J_tΔ_t to the state, in place."""
         ...
 
+    def memory(self) -> dict[str, Tensor]:
+        """Return what the form remembers between steps, by name."""
+        ...
+
+    def recall(self, memory: Tensors) -> None:
+        """Take over what `memory` returned of another form for the same columns."""
+        ...
+
+
+Block = Callable[["TrainingStep", "Jacobian", "Tensors | None"], "Tensor"]
+"""Gives K^D of every point with a step's batch (point, output, slot, output), D None for the identity."""
+
 
 class KernelForm:
     """F ← F − γ K^D[:, b] R, without any state in parameter space.
@@ -73,12 +85,14 @@ class KernelForm:
 
     Args:
         points: The evaluation points.
+        block: Gives the kernel's blocks.
         frozen: Decay acts on the recorded parameters. Otherwise a step with decay is refused.
         tangents: Which rollouts are tangents, on which a decay of constants does nothing (rollout,).
     """
 
-    def __init__(self, points: Points, *, frozen: bool, tangents: Tensor) -> None:
+    def __init__(self, points: Points, block: Block, *, frozen: bool, tangents: Tensor) -> None:
         self._points = points
+        self._block = block
         self._frozen = frozen
         self._moved = ~tangents
 
@@ -93,9 +107,8 @@ class KernelForm:
         decays = any(update.coupled.values()) or any(update.decoupled.values())
         if decays and not self._frozen:
             raise FormError("the optimizer took up weight decay", decay=True)
-        shapes = {name: step.theta[name] for name in jacobian.names}
-        gamma, D = preconditioner(update, shapes)
-        K = self._points.block(jacobian, step.inputs, D)
+        gamma, D = preconditioner(update, {name: step.theta[name] for name in jacobian.names})
+        K = self._block(step, jacobian, D)
         N, C, B, _ = K.shape
         columns = torch.cat([R.smoother, R.rollouts, R.recorded[..., None]], 2)
         change = (K.reshape(N * C, B * C) @ columns.reshape(B * C, -1)).reshape(N, C, -1).mul_(-gamma)
@@ -104,11 +117,18 @@ class KernelForm:
         state.rollouts.add_(change[..., width : width + rolled])
         state.anchored.add_(change[..., -1])
         if decays:
-            nothing = {name: torch.zeros_like(value)[None] for name, value in shapes.items()}
+            nothing = {name: torch.zeros_like(step.theta[name])[None] for name in jacobian.names}
             shrink = Columns(1, momentum=False).change(update, nothing, fixed=step.theta)
             drift = self._points.pushforward(jacobian, shrink)
             state.rollouts.add_(drift * self._moved)
             state.anchored.add_(drift[..., 0])
+
+    def memory(self) -> dict[str, Tensor]:
+        """Return nothing: all that there is, is the state."""
+        return {}
+
+    def recall(self, memory: Tensors) -> None:
+        """Take over nothing."""
 
 
 class ParameterForm:
@@ -158,6 +178,20 @@ class ParameterForm:
             state.smoother[..., place] += moved[..., : block.count]
             state.rollouts.add_(moved[..., block.count : -1])
             state.anchored.add_(moved[..., -1])
+
+    def memory(self) -> dict[str, Tensor]:
+        """Return Θ and M of every block by its number."""
+        return {
+            f"{index}/{key}": value
+            for index, columns in enumerate((*self._blocks, self._rollouts))
+            for key, value in columns.memory().items()
+        }
+
+    def recall(self, memory: Tensors) -> None:
+        """Take over what `memory` returned."""
+        for index, columns in enumerate((*self._blocks, self._rollouts)):
+            prefix = f"{index}/"
+            columns.recall({k.removeprefix(prefix): v for k, v in memory.items() if k.startswith(prefix)})
 
     def _constant(self, step: TrainingStep) -> dict[str, Tensor] | None:
         """Return what frozen decay acts on (rollout, …): the recorded parameters, nothing for tangents."""

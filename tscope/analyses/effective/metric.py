@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tscope.analyses.effective.options import Options
-from tscope.analyses.metric import Metric, Need, Progress
+from tscope.analyses.metric import Metric, Need, Watch
 
 if TYPE_CHECKING:
     from tscope_format.results import Result
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from tscope.trace import Trace
 
 
-def run(trace: Trace, options: Options, progress: Progress) -> Result:
+def run(trace: Trace, options: Options, watch: Watch) -> Result:
     """Compute the metric; see `tscope.analyses.effective.analysis`."""
     from tscope.analyses.effective.analysis import analyse
 
-    return analyse(trace, options, progress)
+    return analyse(trace, options, watch)
 
 
 def plan(trace: Trace, options: Options) -> str:

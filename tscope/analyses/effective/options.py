@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from tscope_format.errors import UsageError, clean
@@ -29,6 +30,10 @@ class Options:
             inferred from the trace.
         decay: Whether weight decay acts on label-dependent parameters (`propagated`) or on the recorded ones.
         dtype: "float32" or "float64" for the replay.
+        workers: Processes that compute: kernel blocks of several steps, or parts of the columns. They share
+            `max_memory_mb`, but each holds the examples.
+        smoother: Optimizer steps, comma-separated, or `last`: the smoother S itself is kept at these. Needs
+            an exact form.
     """
 
     form: str = "auto"
@@ -42,6 +47,8 @@ class Options:
     labels: str | None = None
     decay: str = "propagated"
     dtype: str | None = None
+    workers: int = 1
+    smoother: str | None = None
 
     def __post_init__(self) -> None:
         _choice("form", self.form, FORMS)
@@ -56,6 +63,14 @@ class Options:
             raise UsageError(f"test must be at least 1, got {self.test}")
         if self.every < 1:
             raise UsageError(f"every must be at least 1, got {self.every}")
+        if not 1 <= self.workers <= 1024:
+            raise UsageError(f"workers must lie between 1 and 1024, got {self.workers}")
+        if self.smoother is not None and not re.fullmatch(r"last|\d+(,\d+)*", self.smoother):
+            raise UsageError(
+                f"smoother must be `last` or steps separated by commas, got {clean(self.smoother)!r}"
+            )
+        if self.smoother is not None and self.form == "probes":
+            raise UsageError("probes give no smoother: leave out `--form probes` or `--smoother`")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed must lie between 0 and 2**63 - 1, got {self.seed}")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tscope.analyses.effective.columns import Columns, FormError
-from tscope.analyses.effective.forms import Form, KernelForm, ParameterForm, Residuals, State
+from tscope.analyses.effective.forms import Block, Form, KernelForm, ParameterForm, Residuals, State
 from tscope.analyses.effective.rollouts import COUNT, Rollouts
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Problem:
         outputs: f at every point (point, output) for θ and buffers.
         frozen: Weight decay acts on the recorded parameters.
         dtype: Of the replay.
+        memory: Bytes that the recursion may take.
+        chosen: Rows, of those kept, at which S itself is wanted.
     """
 
     points: Points
@@ -52,6 +54,8 @@ class Problem:
     outputs: Callable[[Tensors, Tensors], Tensor]
     frozen: bool
     dtype: torch.dtype
+    memory: float
+    chosen: frozenset[int]
 
     @property
     def labels(self) -> Tensor:
@@ -93,6 +97,21 @@ class Kept:
     state: State
 
 
+@dataclass(frozen=True, eq=False)
+class Pause:
+    """A pass between two steps; it can be continued from here.
+
+    Attributes:
+        row: The last row that was done.
+        state: F_t, with the check's column.
+        memory: What the form remembers, by name.
+    """
+
+    row: int
+    state: State
+    memory: Tensors
+
+
 def roll(
     problem: Problem,
     W: Tensor,
@@ -100,10 +119,15 @@ def roll(
     perturbation: Tensor,
     checks: Checks | None,
     progress: Callable[[int], None],
+    *,
+    block: Block | None = None,
+    start: Pause | None = None,
+    pause: Callable[[Pause], None] | None = None,
 ) -> Iterator[Kept]:
     """Walk the run once and yield the kept rows, row 0 first.
 
-    It ends before the last row where a value is not finite.
+    It ends before the last row where a value is not finite. Continued from a pause it yields the rows after
+    it, with the same bits: the steps before are replayed, which is cheap, but not the columns.
 
     Args:
         problem: The run.
@@ -112,37 +136,50 @@ def roll(
         perturbation: δ (train, output), the change of labels that checks the smoother.
         checks: What to check on the way; None on a further pass, whose steps were checked before.
         progress: Called with the row after each step.
+        block: Gives the kernel's blocks; None to compute each where it is needed.
+        start: Where to continue.
+        pause: Called after each step, when its row was consumed. What it gets is not copied: it is valid
+            until the call returns.
 
     Raises:
         FormError: A step does not admit the form.
         AnalysisError: A check fails.
     """
-    states = problem.states(problem.rows)
-    _, theta, buffers = next(states)
-    first = problem.outputs(theta, buffers)
     rollouts = Rollouts(problem.loss, problem.labels, perturbation)
     directions = torch.cat([W, perturbation[..., None]], 2)
-    smoother = first.new_zeros((*first.shape, directions.shape[2]))
-    state = State(smoother, rollouts.start(first), first.clone())
-    yield _kept(0, 0, first, state)
+    done = -1 if start is None else start.row
+    states = problem.states([row for row in problem.rows if row > done])
+    if start is None:
+        _, theta, buffers = next(states)
+        first = problem.outputs(theta, buffers)
+        smoother = first.new_zeros((*first.shape, directions.shape[2]))
+        state = State(smoother, rollouts.start(first), first.clone())
+        yield _kept(0, 0, first, state)
+    else:
+        state = start.state
     form: Form | None = None
     wanted = set(problem.rows)
     for step in problem.steps():
         if form is None:
-            form = _form(problem, choice, directions.shape[2], rollouts, step)
+            form = _form(problem, choice, directions.shape[2], rollouts, step, block)
+            if start is not None:
+                form.recall(start.memory)
+        if step.row <= done:
+            continue
         if step.update is not None:
             _advance(problem, state, step, step.update, directions, rollouts, form, choice, checks)
         progress(step.row)
-        if step.row not in wanted:
-            continue
-        _, theta, buffers = next(states)
-        output = problem.outputs(theta, buffers)
-        if not (_finite(output) and _finite(state.smoother) and _finite(state.rollouts)):
-            return
-        if checks is not None:
-            expected = state.smoother[..., -1]
-            checks.require_labels(step.step, expected, rollouts.change(state.rollouts))
-        yield _kept(step.row, step.step, output, state)
+        if step.row in wanted:
+            _, theta, buffers = next(states)
+            output = problem.outputs(theta, buffers)
+            if not (_finite(output) and _finite(state.smoother) and _finite(state.rollouts)):
+                return
+            if checks is not None:
+                expected = state.smoother[..., -1]
+                checks.require_labels(step.step, expected, rollouts.change(state.rollouts))
+            yield _kept(step.row, step.step, output, state)
+        if pause is not None:
+            pause(Pause(step.row, state, form.memory()))
 
 
 def _advance(
@@ -184,10 +221,18 @@ def _advance(
         checks.step(step, adapted, jacobian, state.anchored - before, gradient)
 
 
-def _form(problem: Problem, choice: Choice, count: int, rollouts: Rollouts, step: TrainingStep) -> Form:
+def _form(
+    problem: Problem,
+    choice: Choice,
+    count: int,
+    rollouts: Rollouts,
+    step: TrainingStep,
+    block: Block | None,
+) -> Form:
     """Return the form, with nothing in its memory yet; Θ of the rollouts is θ_0."""
     if choice.form == "kernel":
-        return KernelForm(problem.points, frozen=problem.frozen, tangents=rollouts.tangents)
+        compute = _compute(problem.points) if block is None else block
+        return KernelForm(problem.points, compute, frozen=problem.frozen, tangents=rollouts.tangents)
     names = step.gradient.keys()
     keeps = choice.decay and not problem.frozen
     blocks = []
@@ -198,6 +243,15 @@ def _form(problem: Problem, choice: Choice, count: int, rollouts: Rollouts, step
     moving = {name: rollouts.start(step.theta[name]).movedim(-1, 0) for name in names}
     own = Columns(COUNT, moving if keeps else None, momentum=choice.momentum)
     return ParameterForm(problem.points, blocks, own, frozen=problem.frozen, tangents=rollouts.tangents)
+
+
+def _compute(points: Points) -> Block:
+    """Return the function that computes a kernel block where it is needed."""
+
+    def block(step: TrainingStep, jacobian: Jacobian, D: Tensors | None) -> Tensor:
+        return points.block(jacobian, step.inputs, D)
+
+    return block
 
 
 def _kept(row: int, step: int, output: Tensor, state: State) -> Kept:

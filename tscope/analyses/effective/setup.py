@@ -106,16 +106,19 @@ def prepare(trace: Trace, options: Options) -> Setup:
     outputs = first[0].output_grad.shape[1]
     directions = Directions.of(loss, points.counts[0], outputs, dtype)
     trained = _trained(trace)
+    chosen = _chosen(trace, options)
     problem = Problem(
         points=points,
         loss=loss,
-        rows=[*range(0, trace.rows - 1, options.every), trace.rows - 1],
+        rows=sorted({*range(0, trace.rows - 1, options.every), trace.rows - 1, *chosen}),
         steps=steps,
         states=lambda rows: _states(trace, rows, dtype),
         jacobian=_jacobians(program, functional, min(_PASS_BYTES, options.max_memory_mb * 1e6)),
         outputs=_outputs(program, functional, points),
         frozen=options.decay == "frozen",
         dtype=dtype,
+        memory=options.max_memory_mb * 1e6,
+        chosen=chosen,
     )
     updates = [step.update for step in first if step.update is not None]
     traits = Traits()
@@ -142,6 +145,19 @@ def held_out(trace: Trace, asked: str | None) -> ProbeSet | None:
     if asked is not None:
         return choose_probe(trace, ProbeChoice(probe=asked))
     return next((probe for probe in trace.probes.values() if not probe.in_sample), None)
+
+
+def _chosen(trace: Trace, options: Options) -> frozenset[int]:
+    """Return the rows at which the smoother itself is wanted.
+
+    Raises:
+        UsageError: A step was not recorded.
+    """
+    if options.smoother is None:
+        return frozenset()
+    if options.smoother == "last":
+        return frozenset([trace.rows - 1])
+    return frozenset(trace.row(int(step)) for step in options.smoother.split(","))
 
 
 def _points(trace: Trace, probe: ProbeSet | None, options: Options, dtype: torch.dtype) -> Points:
