@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tscope_format.errors import AnalysisError
 
 import tscope
 from tests.analyses.effective_runs import Run, make_run
@@ -170,6 +171,20 @@ def test_a_damaged_partial_result_is_said_and_not_used(tmp_path, how):
     same(whole, analysed(run, said=said))
     assert continuing(said) == []
     assert sum("a partial result is damaged and not used" in text for text in said) == 1
+
+
+def test_what_an_analysis_that_failed_had_kept_is_removed(tmp_path, monkeypatch):
+    from tscope.analyses.effective.checks import Checks
+
+    def failing(checks: Checks, row: int, *_: object) -> None:
+        if row == 4:
+            raise AnalysisError("not valid")
+
+    run = make_run(tmp_path)
+    monkeypatch.setattr(Checks, "require_labels", failing)
+    with pytest.raises(AnalysisError):
+        analysed(run)
+    assert folders(run) == []
 
 
 def test_a_short_analysis_writes_nothing(tmp_path, monkeypatch):

@@ -126,6 +126,8 @@ class Crew:
                     [sys.executable, "-m", "tscope.analyses.effective.worker", str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
+                    # Ctrl-C is not for them: they end when this process is gone, or says so.
+                    start_new_session=True,
                     env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
                 )
             member = _Member(process, Connection(ours.detach()))

@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING
 
 import torch
 import xxhash
-from tscope_format.errors import clean
+from tscope_format.errors import TscopeError, clean
 from tscope_format.results import RESULTS
 
 if TYPE_CHECKING:
@@ -125,7 +125,8 @@ class Partial:
 class Lease:
     """The right to the partial results of one analysis, which two processes at once must not have.
 
-    It ends with the process, however that ends. When the analysis is done its partial results are removed.
+    It ends with the process, however that ends. When the analysis is done its partial results are removed, and
+    when it found that the figures cannot be had: they could not be had again.
 
     Args:
         trace: The trace's folder.
@@ -157,7 +158,7 @@ class Lease:
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if self.place is not None:
-            if kind is None:
+            if kind is None or issubclass(kind, TscopeError):
                 shutil.rmtree(self._folder, ignore_errors=True)
             self._path.unlink(missing_ok=True)
         if self._lock is not None:

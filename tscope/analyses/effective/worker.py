@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import pickle
 import queue
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -168,9 +167,6 @@ def _part(setup: Setup, request: PartRequest, send: Callable[[object], None]) ->
 
 def main(descriptor: int) -> None:
     """Serve the process at the other end of a socket until it closes it."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole group: the other one ends this one
     torch.set_num_threads(1)
     connection = Connection(descriptor)
     requests: queue.SimpleQueue[object] = queue.SimpleQueue()
