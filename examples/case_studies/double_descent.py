@@ -5,7 +5,7 @@ flipped, by gradient descent on the squared error, at widths on both sides of th
 Each run is recorded by `tscope record`, and its effective parameters are computed exactly. Writes a figure
 and a CSV table.
 
-    python examples/case_studies/double_descent.py            # MNIST and CIFAR-10, nine widths, three seeds
+    python examples/case_studies/double_descent.py            # MNIST and CIFAR-10, three seeds
     python examples/case_studies/double_descent.py --quick    # four widths, one seed, fewer steps
 
 Sources: Belkin, Hsu, Ma & Mandal, "Reconciling modern machine-learning practice and the classical
@@ -14,16 +14,18 @@ bias-variance trade-off"; Jeffares, Curth & van der Schaar, "Deep Learning Throu
 """
 
 import argparse
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from figure import TEST, TRAIN, band, grid, save
 from images import NAMES, load_pair
+from numpy.typing import NDArray
 from study import DOCS, Curves, Run, follow, renew_table, write_csv
 from torch import Tensor
 
-WIDTHS = (1, 2, 4, 7, 10, 14, 25, 60, 200)
+WIDTHS = {"mnist": (1, 4, 7, 10, 14, 25, 60, 200), "cifar": (1, 4, 10, 25, 200)}
 QUICK_WIDTHS = (1, 4, 14, 200)
 STEPS, QUICK_STEPS = 3000, 1500
 EVERY = 100
@@ -67,30 +69,45 @@ def make_run(data: str, width: int, seed: int, steps: int) -> Run:
     )
 
 
-def last(curves: list[Curves], data: str, widths: tuple[int, ...], seeds: int, name: str) -> np.ndarray:
-    """Return a series' last value (seed, width)."""
-    found = {curve.run.name: curve.last(name) for curve in curves}
-    return np.array([[found[f"{data}-{width}-{seed}"] for width in widths] for seed in range(seeds)])
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """The finished runs on one kind of pictures.
+
+    Attributes:
+        data: Which pictures.
+        widths: Hidden units, increasing.
+        curves: What was found, by seed and then by width.
+    """
+
+    data: str
+    widths: tuple[int, ...]
+    curves: list[Curves]
+
+    def last(self, name: str) -> NDArray[np.float64]:
+        """Return a series' last value (seed, width)."""
+        values = np.array([curve.last(name) for curve in self.curves])
+        return values.reshape(-1, len(self.widths))
+
+    def rows(self) -> list[tuple[object, ...]]:
+        """Return the last values of each run."""
+        widths = self.widths * (len(self.curves) // len(self.widths))
+        return [
+            (self.data, width, curve.run.seed, *(curve.last(name) for name in COLUMNS))
+            for width, curve in zip(widths, self.curves, strict=True)
+        ]
 
 
-def draw(
-    curves: list[Curves], data: list[str], widths: tuple[int, ...], seeds: int, paths: list[Path]
-) -> None:
-    figure, axes = grid(3, len(data))
-    for column, name in enumerate(data):
+def draw(sweeps: list[Sweep], paths: list[Path]) -> None:
+    figure, axes = grid(3, len(sweeps))
+    for column, sweep in enumerate(sweeps):
         mse, error, p = axes[:, column]
-
-        def value(series: str, name: str = name) -> np.ndarray:
-            return last(curves, name, widths, seeds, series)
-
-        x = np.array(widths, dtype=np.float64)
-        for panel, series in ((mse, "mse"), (error, "error")):
-            band(panel, x, value(f"train_{series}"), TRAIN, "training")
-            band(panel, x, value(f"test_{series}"), TEST, "held-out")
-        band(p, x, value("p_train"), TRAIN, "training")
-        band(p, x, value("p_test"), TEST, "held-out")
+        x = np.array(sweep.widths, dtype=np.float64)
+        panels = ((mse, "{}_mse"), (error, "{}_error"), (p, "p_{}"))
+        for panel, name in panels:
+            band(panel, x, sweep.last(name.format("train")), TRAIN, "training")
+            band(panel, x, sweep.last(name.format("test")), TEST, "held-out")
         p.axhline(TRAIN_EXAMPLES, color="0.6", linewidth=0.8, linestyle=":")
-        mse.set(title=NAMES[name], xscale="log")
+        mse.set(title=NAMES[sweep.data], xscale="log")
         p.set(xlabel="hidden units")
         mse.legend(fontsize="small")
     axes[0, 0].set_ylabel("squared error")
@@ -99,18 +116,18 @@ def draw(
     save(figure, paths)
 
 
-def table(curves: list[Curves], data: list[str], widths: tuple[int, ...], seeds: int) -> str:
+def table(sweeps: list[Sweep]) -> str:
     """Means over seeds at the last step, as Markdown."""
     lines = [
         "| pictures | hidden units | train MSE | test MSE | test error | p_train | p_test | ‖f − f̃‖/‖f‖ |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name in data:
-        means = {series: last(curves, name, widths, seeds, series).mean(0) for series in COLUMNS}
+    for sweep in sweeps:
+        means = {name: sweep.last(name).mean(0) for name in COLUMNS}
         ratio = means["discrepancy_telescoped"] / means["prediction_scale"]
-        for k, width in enumerate(widths):
+        for k, width in enumerate(sweep.widths):
             lines.append(
-                f"| {NAMES[name]} | {width} | {means['train_mse'][k]:.3f} | {means['test_mse'][k]:.2f} "
+                f"| {NAMES[sweep.data]} | {width} | {means['train_mse'][k]:.3f} | {means['test_mse'][k]:.2f} "
                 f"| {means['test_error'][k]:.2f} | {means['p_train'][k]:.0f} | {means['p_test'][k]:.0f} "
                 f"| {ratio[k]:.2f} |"
             )
@@ -123,7 +140,7 @@ def main() -> None:
     )
     parser.add_argument("--data", nargs="+", choices=list(NAMES), default=list(NAMES))
     parser.add_argument("--quick", action="store_true", help="four widths, one seed, fewer steps")
-    parser.add_argument("--widths", nargs="+", type=int, help="hidden units (default: nine from 1 to 200)")
+    parser.add_argument("--widths", nargs="+", type=int, help="hidden units (default: some from 1 to 200)")
     parser.add_argument("--steps", type=int, help=f"optimizer steps (default: {STEPS})")
     parser.add_argument("--seeds", type=int, help="how many seeds (default: 3)")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
@@ -136,21 +153,20 @@ def main() -> None:
     args = parser.parse_args()
     if args.docs and args.quick:
         parser.error("--docs shows the full study: leave out --quick")
-    widths = tuple(args.widths or (QUICK_WIDTHS if args.quick else WIDTHS))
     seeds = args.seeds or (1 if args.quick else 3)
     steps = args.steps or (QUICK_STEPS if args.quick else STEPS)
 
-    runs = [make_run(d, width, seed, steps) for seed in range(seeds) for d in args.data for width in widths]
-    curves = follow(runs, args.out, args.jobs)
+    sweeps = []
+    for data in args.data:
+        widths = tuple(args.widths or (QUICK_WIDTHS if args.quick else WIDTHS[data]))
+        runs = [make_run(data, width, seed, steps) for seed in range(seeds) for width in widths]
+        sweeps.append(Sweep(data, widths, follow(runs, args.out, args.jobs)))
     places = [args.out, DOCS] if args.docs else [args.out]
-    rows = []
-    for curve in curves:
-        data, width, seed = curve.run.name.split("-")
-        rows.append((data, int(width), int(seed), *(curve.last(name) for name in COLUMNS)))
+    rows = [row for sweep in sweeps for row in sweep.rows()]
     for place in places:
-        write_csv(place / "double_descent.csv", ("data", "width", "seed", *COLUMNS), sorted(rows))
-    draw(curves, args.data, widths, seeds, [place / "double_descent.svg" for place in places])
-    text = table(curves, args.data, widths, seeds)
+        write_csv(place / "double_descent.csv", ("data", "width", "seed", *COLUMNS), rows)
+    draw(sweeps, [place / "double_descent.svg" for place in places])
+    text = table(sweeps)
     print(text)
     if args.docs:
         renew_table("double_descent", text)

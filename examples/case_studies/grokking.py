@@ -109,10 +109,10 @@ def polynomial(quick: bool) -> list[Variant]:
 
 
 def mnist(quick: bool) -> list[Variant]:
-    """Large initialisations, and the usual one."""
+    """A large initialisation, and the usual one."""
     size = {"--pool": 4, "--train": 50 if quick else 100, "--test": 100 if quick else 200}
     width, lr = (32, 2e-3) if quick else (64, 1e-3)
-    runs = ((6.0, 1000), (1.0, 250)) if quick else ((8.0, 2000), (6.0, 2000), (1.0, 500))
+    runs = ((6.0, 1000), (1.0, 250)) if quick else ((6.0, 1500), (1.0, 500))
     return [
         Variant(
             f"mnist-{alpha:g}",
@@ -146,20 +146,16 @@ def draw(curves: list[Curves], variants: list[Variant], paths: list[Path]) -> No
     figure, axes = grid(2, len(variants))
     for column, variant in enumerate(variants):
         error, p = axes[:, column]
-        step = steps_of(curves, variant)
+        step = steps_of(curves, variant)[1:]  # 0 has no place on a logarithmic axis
         for name, color, label in (("train", TRAIN, "training"), ("test", TEST, "held-out")):
-            band(error, step, over_seeds(curves, variant, f"{name}_{variant.error}"), color, label)
-            values = over_seeds(curves, variant, f"p_{name}")
-            band(p, step[1:], values[:, 1:], color, label)  # p is 0 before the first step
+            for panel, series in ((error, f"{name}_{variant.error}"), (p, f"p_{name}")):
+                band(panel, step, over_seeds(curves, variant, series)[:, 1:], color, label)
         p.axhline(variant.arguments["--train"], color="0.6", linewidth=0.8, linestyle=":")
-        error.set(title=variant.title, xscale="symlog", yscale="log" if variant.error == "mse" else "linear")
-        p.set(xlabel="step", yscale="log")
+        error.set(title=variant.title, xscale="log", ylim=(0, None))
+        p.set(xlabel="step")
         error.legend(fontsize="small")
     axes[0, 0].set_ylabel("squared error" if variants[0].error == "mse" else "share of wrong signs")
     axes[1, 0].set_ylabel("effective parameters\n(dotted: n)")
-    for line in axes:
-        for panel in line:
-            panel.set_xlim(left=variants[0].every)
     save(figure, paths)
 
 

@@ -113,10 +113,10 @@ def _measure(run: Run, folder: Path) -> dict[str, object]:
     trace, log, probe = (folder / f"{run.name}{suffix}" for suffix in (".zarr", ".log.csv", ".probe.npz"))
     x, y = run.held_out()
     np.savez(probe, x=x.numpy(), y=y.numpy())
-    recorded = ["record", "-o", str(trace), "--force", "--probe", str(probe), "--", *run.command(log)]
-    _tscope(run.name, recorded)
-    analysed = ["analyze", str(trace), "--metric", "effective-params", "--every", str(run.every), "--json"]
-    result = json.loads(_tscope(run.name, analysed))
+    # The metric replays the run anyway: projections while it is recorded would only cost time.
+    _tscope(run.name, ["record", "-o", str(trace), "--force", "--probe", "none", "--", *run.command(log)])
+    metric = ["--metric", "effective-params", "--probe", str(probe), "--every", str(run.every)]
+    result = json.loads(_tscope(run.name, ["analyze", str(trace), *metric, "--json"]))
     with log.open() as file:
         rows = list(csv.DictReader(file))
     series = {name: array["data"] for name, array in result["arrays"].items() if array["dims"] == ["step"]}
