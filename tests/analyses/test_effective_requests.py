@@ -189,11 +189,13 @@ def test_the_plan_says_the_form_and_its_cost(tmp_path):
     run = make_run(tmp_path)
     text = plan(run.trace, "effective-params", probe=str(run.held))
     assert text.startswith(
-        "kernel form (exact, 10 label directions): about 0 s of arithmetic for 9 steps, 15 "
+        "kernel form (exact, 10 label directions): about 0 s of arithmetic at 9 steps, 15 "
     )
     assert "37 parameters" in text
     probes = plan(run.trace, "effective-params", probe=str(run.held), form="probes")
-    assert probes.startswith("probes form (estimate, up to 10 probes a pass): about 0 s a pass")
+    assert probes.startswith(
+        "probes form (estimate, up to 10 probes a pass): about 0 s of arithmetic for the first 10 probes"
+    )
     assert plan(run.trace, "telescoping") is None
 
 

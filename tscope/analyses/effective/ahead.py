@@ -72,21 +72,20 @@ class Ahead:
     def block(self, step: TrainingStep, jacobian: Jacobian, D: Tensors | None) -> Tensor:
         """Return K^D of every point with the step's batch (point, output, slot, output)."""
         item = self._items[step.row]
-        while item.K is None:
+        while (K := item.K) is None:
             self._collect(wait=False)
             self._distribute()
-            if item.K is not None:
-                break
             # Rather than wait: this step's own block, or else the one that is needed last.
             free = [other for other in self._items.values() if other.member is None and other.K is None]
-            if item.member is None:
+            if item.K is None and item.member is None:
                 item.K = self._computed(item)
-            elif free:
+            elif item.K is None and free:
                 free[-1].K = self._computed(free[-1])
-            else:
+            elif item.K is None:
                 self._collect(wait=True)
+        del self._items[step.row]
         self._distribute()
-        return self._items.pop(step.row).K  # type: ignore[return-value]  # the loop ends when it is there
+        return K
 
     def _take(self, step: TrainingStep) -> None:
         """Put a step into the queue, with what its block needs."""

@@ -20,10 +20,10 @@ from tscope_format.results import Array, Result
 import tscope
 from tscope.analyses.effective.columns import FormError
 from tscope.analyses.effective.crew import Crew
-from tscope.analyses.effective.estimate import Estimate, Passes, by_probes, exactly
+from tscope.analyses.effective.estimate import FIRST_PROBES, Estimate, Passes, by_probes, exactly
 from tscope.analyses.effective.notes import notes
 from tscope.analyses.effective.partial import Lease, key_of
-from tscope.analyses.effective.plan import Plan, Traits, choose, seconds
+from tscope.analyses.effective.plan import Plan, Traits, choose, cost_of_probes, seconds
 from tscope.analyses.effective.recursion import Choice
 from tscope.analyses.effective.setup import Setup, prepare
 from tscope.analyses.effective.worker import Opening
@@ -75,13 +75,17 @@ def describe(trace: Trace, options: Options) -> str:
 
 
 def _described(setup: Setup, plan: Plan, options: Options) -> str:
-    took = seconds(plan.flops, setup.problem.dtype)
-    a_pass = " a pass" if plan.form == "probes" else ""
+    flops, what = plan.flops, ""
+    if plan.form == "probes":
+        # How many more are needed is not known before: that follows from the error of the first ones.
+        flops = cost_of_probes(plan, FIRST_PROBES, options.workers)
+        what = f" for the first {min(FIRST_PROBES, plan.columns)} probes"
+    took = seconds(flops, setup.problem.dtype)
     shared = f", shared by {options.workers} processes," if options.workers > 1 else ""
     kept = _smoother_bytes(setup)
     also = f", and {kept / 1e6:.3g} MB for the smoother that is kept" if kept else ""
     return (
-        f"{plan}: about {_span(took)}{a_pass} of arithmetic{shared} for {setup.size.steps} steps, "
+        f"{plan}: about {_span(took)} of arithmetic{what}{shared} at {setup.size.steps} steps, "
         f"{setup.size.points} points and {setup.size.parameters:,} parameters, "
         f"{plan.memory / 1e6:.0f} MB{also}"
     )

@@ -143,12 +143,11 @@ class Crew:
 
     def _receive(self, *, waiting: bool) -> None:
         """Take in what has arrived; if asked, wait for something."""
-        by_connection = {member.connection: member for member in self._members}
-        ready = wait(list(by_connection), None if waiting else 0)
-        for connection in ready:
-            member = by_connection[connection]  # type: ignore[index]  # only these were waited for
-            for message in self._messages(member):
-                self._took(member, message)
+        ready = wait([member.connection for member in self._members], None if waiting else 0)
+        for member in self._members:
+            if member.connection in ready:
+                for message in self._messages(member):
+                    self._took(member, message)
 
     def _messages(self, member: _Member) -> Iterator[object]:
         """Yield what has arrived from a worker."""

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from tscope.analyses.effective.setup import Setup
     from tscope.analyses.metric import Watch
 
-# The first probes give a coarse answer and say how many are needed.
-_FIRST_PROBES = 16
+FIRST_PROBES = 16
+"""The first probes give a coarse answer, and say how many are needed."""
+
 _MARGIN = 1.2
 
 
@@ -162,7 +163,7 @@ def by_probes(passes: Passes, *, rtol: float, most: int, seed: int) -> Estimate:
     generator = torch.Generator().manual_seed(seed)
     tally: Tally | None = None
     probes = count = 0
-    wanted = min(_FIRST_PROBES, most, directions.count)
+    wanted = min(FIRST_PROBES, most, directions.count)
     while True:
         done, remaining = count * length, math.ceil(wanted / most)
 

@@ -147,6 +147,12 @@ def choose(asked: str, size: Size, traits: Traits, *, frozen: bool, limit: float
     raise AnalysisError(_too_large(asked, exact, least, part, limit))
 
 
+def cost_of_probes(plan: Plan, count: int, workers: int) -> float:
+    """Return the flops of a pass with `count` probes, of a plan whose passes take more."""
+    extra = _EXTRA * workers
+    return plan.flops * (min(count, plan.columns) + extra) / (plan.columns + extra)
+
+
 def seconds(flops: float, dtype: torch.dtype) -> float:
     """Return about how long so many flops take, from a product of matrices timed here and now."""
     a = torch.ones((384, 384), dtype=dtype)
