@@ -125,8 +125,8 @@ class Partial:
 class Lease:
     """The right to the partial results of one analysis, which two processes at once must not have.
 
-    It ends with the process, however that ends. When the analysis is done its partial results are removed, and
-    when it found that the figures cannot be had: they could not be had again.
+    It ends with the process, however that ends. When the analysis is done its partial results are removed,
+    and when it found that the figures cannot be had: they could not be had again.
 
     Args:
         trace: The trace's folder.
