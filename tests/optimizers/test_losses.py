@@ -142,6 +142,32 @@ def test_another_loss_or_labels_that_change_are_refused_with_a_remedy(tmp_path, 
         infer_loss(trace)
 
 
+def test_a_cross_entropy_at_each_position_is_refused_by_name(tmp_path):
+    """A language model's: outputs (example, position, class)."""
+    y = torch.stack([CLASSES, CLASSES.roll(3)], 1)
+
+    def per_position(f, y):
+        return F.cross_entropy(f.reshape(-1, 3), y.reshape(-1))
+
+    trace, _ = run(tmp_path, 6, y, per_position)
+    with pytest.raises(tscope.AnalysisError, match="a cross-entropy at each of 2 positions, over 3 classes"):
+        infer_loss(trace)
+
+
+def test_two_losses_that_fit_alike_are_refused_with_the_option(tmp_path):
+    """Near 0 the logistic function is a line, so small steps do not tell BCE from squared loss."""
+    x, _ = data(1, dtype=torch.float32)
+    y = torch.linspace(0.3, 0.7, 10)[:, None]
+    module = torch.nn.Linear(4, 1, bias=False)
+    torch.nn.init.zeros_(module.weight)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
+    loss = F.binary_cross_entropy_with_logits
+    trace = train(tmp_path / "run.zarr", module, optimizer, epochs(x, y, 10, 6), loss)
+    with pytest.raises(tscope.AnalysisError, match=r"both (mse|bce) and (mse|bce) fit .* `--loss`"):
+        infer_loss(trace)
+    assert infer_loss(trace, kind="bce").kind == "bce"
+
+
 def test_class_weights_are_refused(tmp_path):
     weight = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)
     trace, _ = run(tmp_path, 3, CLASSES, lambda f, y: F.cross_entropy(f, y, weight=weight))

@@ -4,45 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from recorded import Recorder, data, epochs, mlp, program_of, train
+from recorded import Recorder, data, epochs, mlp, train
 from torch import nn, optim
 from tscope_format import Micro
+from walks import mse, one_step, refusal, simple, started, walk
 
 import tscope
 from tests import models
-from tscope.optimizers import TrainingSteps, training_functional, training_steps
-
-mse = nn.functional.mse_loss
-
-
-def walk(trace, dtype=torch.float64, **rows) -> TrainingSteps:
-    program = program_of(trace, dtype)
-    return training_steps(trace, program, training_functional(trace, program), dtype=dtype, **rows)
-
-
-def started(path, make=lambda p: optim.SGD(p, lr=0.1), module=None, **options) -> Recorder:
-    module = mlp(1) if module is None else module
-    return Recorder(path / "run.zarr", module, make(module.parameters()), data(1)[0], **options)
-
-
-def one_step(recorder: Recorder, count: int = 4, **row: object) -> None:
-    x, y = data(1)
-    recorder.module.zero_grad()
-    mse(recorder.forward(x[:count]), y[:count]).backward()
-    recorder.step(**row)
-
-
-def simple(path, steps=6, make=lambda p: optim.Adam(p, lr=0.01), **options) -> tscope.Trace:
-    recorder = started(path, make, **options)
-    for _ in range(steps):
-        one_step(recorder)
-    return recorder.close()
-
-
-def refusal(trace, error=tscope.AnalysisError, **rows) -> str:
-    with pytest.raises(error) as caught:
-        list(walk(trace, **rows))
-    return str(caught.value)
 
 
 def test_a_step_holds_the_batch_and_the_gradient_of_its_loss(tmp_path):
@@ -225,16 +193,6 @@ def test_a_run_is_followed_in_its_own_precision_whatever_is_asked_for(tmp_path):
                 assert torch.equal(scale, b.update.d_out[name].float())
                 assert torch.equal(a.gradient[name], b.gradient[name].float())
     assert max(step.residual.relative for step in lower) < 1e-12
-
-
-def test_half_precision_parameters_are_refused(tmp_path):
-    x, y = data(1, dtype=torch.float16)
-    module = mlp(1, torch.float16)
-    optimizer = optim.SGD(module.parameters(), lr=0.01)
-    trace = train(tmp_path / "run.zarr", module, optimizer, epochs(x, y, 4, 1), mse)
-    message = refusal(trace)
-    assert message.startswith("the parameter 0.weight is float16, whose rounding is as large as most steps")
-    assert "keep parameters in float32" in message
 
 
 def test_a_run_that_diverges_ends_there(tmp_path):
@@ -457,6 +415,36 @@ def test_models_of_every_kind_are_followed(tmp_path, module, batch):
     assert len(steps[-1].examples) == 1
     # Adam divides what is nearly zero by what is nearly zero: rounding is all that is left of it there.
     assert max(step.residual.relative for step in steps) < 1e-9
+
+
+def test_a_layer_that_is_left_out_of_the_optimizer_may_gather_gradients(tmp_path):
+    """The optimizer's zero_grad does not reach it, so its recorded norm is that of a sum over steps."""
+    x, y = data(1)
+    module = mlp(1)
+    optimizer = optim.SGD(module[2].parameters(), lr=0.1)
+    recorder = Recorder(tmp_path / "run.zarr", module, optimizer, x)
+    for _ in range(6):
+        optimizer.zero_grad()
+        mse(recorder.forward(x), y).backward()
+        nn.utils.clip_grad_norm_(module[2].parameters(), 0.1)
+        recorder.step()
+    trace = recorder.close()
+    norms = trace["grad_norm"][1:]
+    assert norms[-1, 0] > 3 * norms[0, 0]
+    steps = list(walk(trace))
+    assert max(step.residual.relative for step in steps) < 1e-12
+    assert all(set(step.update.rho) == {"2.weight", "2.bias"} for step in steps)
+    assert steps[0].update.rho["2.bias"] < 0.9
+
+
+def test_the_first_step_of_an_optimizer_with_a_state_is_marked(tmp_path):
+    for make, expected in (
+        (lambda p: optim.SGD(p, lr=0.1), [False] * 3),
+        (lambda p: optim.SGD(p, lr=0.1, momentum=0.5), [True, False, False]),
+        (lambda p: optim.Adam(p, lr=0.1), [True, False, False]),
+    ):
+        path = tmp_path / str(len(list(tmp_path.iterdir())))
+        assert [step.residual.fresh for step in walk(simple(path, 3, make))] == expected
 
 
 def test_rows_that_do_not_exist_are_refused(tmp_path):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from tscope_format.errors import AnalysisError, MissingDataError, UsageError, clean
@@ -31,6 +32,11 @@ _LEAST_MOVEMENT = 1e-3
 _LARGEST_DENOMINATOR = 128
 # Another kind of loss must fit worse by this.
 _CLEARLY = 10.0
+# A fit may be off by so many roundings of the residual and of the mean; one of each was measured.
+_ROUNDINGS, _EACH = 20.0, 10.0
+_LARGEST, _LEAST_LIMIT = 1e3, 1e-10
+# What a softmax's gradients add up to, relative to their size.
+_ZERO_SUM = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +47,7 @@ class _Visits:
     output: Tensor
     gradient: Tensor
     sizes: tuple[int, ...]  # of every visit's micro-batch
+    half: float  # half a unit in the last place of recorded numbers
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class _Fit:
     reduction: Reduction
     inverse: float  # 1/factor
     spread: float
+    limit: float  # what rounding of the recorded numbers may make of the spread
     classes: bool  # labels were taken to be classes
 
 
@@ -82,13 +90,12 @@ def infer_loss(trace: Trace, *, kind: str | None = None, labels: Tensor | None =
         for reduction in _reductions(visits.sizes)
         for fit in _fits(visits, name, reduction, known)
     ]
-    precise = batches.gradient_dtype == "float64"
-    limit = 1e-6 if precise else 2e-3
-    best = _best(fits, limit, given=known is not None)
-    factor = _rounded(best, batches.outputs, 1e-9 if precise else 1e-5)
+    _refuse_positions(visits, fits)
+    best = _best(fits, given=known is not None)
+    factor = _rounded(best, batches.outputs, 1e-9 if batches.gradient_dtype == "float64" else 1e-5)
     loss = _labelled(trace, batches, best, factor, known)
-    if not loss.spread <= limit:
-        raise _misfit(loss.kind, loss.spread, limit, given=known is not None)
+    if not loss.spread <= best.limit:
+        raise _misfit(loss.kind, loss.spread, best.limit, given=known is not None)
     return loss
 
 
@@ -144,7 +151,8 @@ def _some(trace: Trace, batches: Batches) -> _Visits:
             "be told"
         )
     examples, outputs, gradients = (torch.cat(part) for part in zip(*parts, strict=True))
-    return _Visits(examples, outputs, gradients, tuple(sizes))
+    half = float(np.finfo(batches.gradient_dtype).eps) / 2
+    return _Visits(examples, outputs, gradients, tuple(sizes), half)
 
 
 def _reductions(sizes: Sequence[int]) -> tuple[Reduction, ...]:
@@ -160,10 +168,10 @@ def _fits(visits: _Visits, kind: Kind, reduction: Reduction, known: Tensor | Non
     if size == 0:
         return
     if known is not None:
-        yield _fit_known(kind, reduction, mu, known[visits.examples], u, classes=False)
+        yield _fit_known(kind, reduction, mu, known[visits.examples], u, visits.half, classes=False)
         return
     if kind != "mse":
-        yield _fit_known(kind, reduction, mu, _classes(kind, u), u, classes=True)
+        yield _fit_known(kind, reduction, mu, _classes(kind, u), u, visits.half, classes=True)
     moved, shifted = _centred(u, visits.examples), _centred(mu, visits.examples)
     square = float(moved.square().sum())
     if square < _LEAST_MOVEMENT**2 * size:
@@ -171,14 +179,24 @@ def _fits(visits: _Visits, kind: Kind, reduction: Reduction, known: Tensor | Non
     inverse = float((moved * shifted).sum()) / square
     off = float((shifted - inverse * moved).square().sum())
     freedom = 1 - len(torch.unique(visits.examples)) / len(visits.examples)
-    yield _Fit(kind, reduction, inverse, _relative(off / freedom, inverse, size), classes=False)
+    limit = _limit(visits.half, mu, inverse, size)
+    yield _Fit(kind, reduction, inverse, _relative(off / freedom, inverse, size), limit, classes=False)
 
 
-def _fit_known(kind: Kind, reduction: Reduction, mu: Tensor, y: Tensor, u: Tensor, *, classes: bool) -> _Fit:
+def _fit_known(
+    kind: Kind, reduction: Reduction, mu: Tensor, y: Tensor, u: Tensor, half: float, *, classes: bool
+) -> _Fit:
     size = float(u.square().sum())
     inverse = float(((mu - y) * u).sum()) / size
     off = float((mu - y - inverse * u).square().sum())
-    return _Fit(kind, reduction, inverse, _relative(off, inverse, size), classes)
+    limit = _limit(half, mu, inverse, size)
+    return _Fit(kind, reduction, inverse, _relative(off, inverse, size), limit, classes)
+
+
+def _limit(half: float, mu: Tensor, inverse: float, size: float) -> float:
+    """Return what rounding may make of a spread: that of μ(f) counts for more, where μ(f) − y is small."""
+    larger = min(_relative(float(mu.square().sum()), inverse, size), _LARGEST)
+    return max(_LEAST_LIMIT, half * (_ROUNDINGS + _EACH * larger))
 
 
 def _relative(off: float, inverse: float, size: float) -> float:
@@ -205,7 +223,7 @@ def _centred(values: Tensor, examples: Tensor) -> Tensor:
     return shifted - (sums / count[:, None])[place]
 
 
-def _best(fits: Sequence[_Fit], limit: float, *, given: bool) -> _Fit:
+def _best(fits: Sequence[_Fit], *, given: bool) -> _Fit:
     """Return the fit of the smallest spread.
 
     Raises:
@@ -217,9 +235,9 @@ def _best(fits: Sequence[_Fit], limit: float, *, given: bool) -> _Fit:
             "the labels with `--labels FILE.npz` (x as trained on, and y)"
         )
     best = min(fits, key=lambda fit: fit.spread)
-    if not best.spread <= limit:
-        raise _misfit(best.kind, best.spread, limit, given=given)
-    others = [fit for fit in fits if fit.kind != best.kind and fit.spread <= limit]
+    if not best.spread <= best.limit:
+        raise _misfit(best.kind, best.spread, best.limit, given=given)
+    others = [fit for fit in fits if fit.kind != best.kind and fit.spread <= fit.limit]
     rival = min(others, key=lambda fit: fit.spread, default=None)
     if rival is not None and rival.spread < _CLEARLY * best.spread:
         raise AnalysisError(
@@ -229,11 +247,36 @@ def _best(fits: Sequence[_Fit], limit: float, *, given: bool) -> _Fit:
     return best
 
 
+def _refuse_positions(visits: _Visits, fits: Sequence[_Fit]) -> None:
+    """Refuse a cross-entropy at each position of a sequence by name, where nothing else fits.
+
+    Raises:
+        AnalysisError: The gradients are those of classes at several positions.
+    """
+    if any(fit.spread <= fit.limit for fit in fits):
+        return
+    outputs = visits.output.shape[1]
+    whole = visits.gradient * torch.tensor(visits.sizes, dtype=torch.float64)[:, None]
+    for classes in (size for size in range(2, outputs) if outputs % size == 0):
+        f, u = (values.reshape(-1, classes) for values in (visits.output, whole))
+        # The gradients of a softmax sum to zero; those of other groupings do not.
+        if float(u.sum(1).square().sum()) > _ZERO_SUM**2 * float(u.square().sum()):
+            continue
+        mu, y = mean("cross_entropy", f), _classes("cross_entropy", u)
+        fit = _fit_known("cross_entropy", "mean", mu, y, u, visits.half, classes=True)
+        if fit.spread <= fit.limit:
+            raise AnalysisError(
+                f"the loss is a cross-entropy at each of {outputs // classes} positions, over {classes} "
+                "classes: label sensitivity is known for one label an example, not for one at each position "
+                "of a sequence; train on examples with one label each (the last position's, for one)"
+            )
+
+
 def _misfit(kind: Kind, spread: float, limit: float, *, given: bool) -> AnalysisError:
     what = "the labels given" if given else "labels that stay the same"
     return AnalysisError(
         f"no loss fits the recorded gradients: with {what}, {kind} comes closest, and is off by "
-        f"{spread:.2g} of the residuals ({limit:g} is allowed). Known are {', '.join(KINDS)}, without "
+        f"{spread:.2g} of the residuals ({limit:.1g} is allowed). Known are {', '.join(KINDS)}, without "
         "weights and with one label for each input; if it is one of them, give it with `--loss` and "
         "`--labels FILE.npz`"
     )

@@ -40,6 +40,11 @@ class OptimizerState:
         self._names = _state_names(trace)
         self._scalars = _scalar_dtype(trace)
 
+    @property
+    def empty(self) -> bool:
+        """Whether no step was taken and no state was recorded yet."""
+        return not self._memory
+
     def last_anchor(self, row: int) -> int:
         """Return the last row up to `row` whose state was recorded; 0, where there is none, needs none."""
         for index in range(row // self._anchor_rows, 0, -1):

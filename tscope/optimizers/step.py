@@ -62,6 +62,7 @@ class StepResidual:
         relative: ‖Δθ_adapter − Δθ‖ / ‖Δθ‖ over all parameters; 0 where both are zero.
         difference: Δθ_adapter − Δθ by parameter name, for a look at it in function space.
         output: root mean square of (replayed − recorded training outputs), over that of the recorded ones.
+        fresh: whether the optimizer keeps a state, and this was taken to be its first step, without any.
         state: at anchors, the relative difference of each of the optimizer's states (`exp_avg`, …) to the
             recorded one; empty elsewhere.
     """
@@ -69,6 +70,7 @@ class StepResidual:
     relative: float
     difference: Tensors
     output: float
+    fresh: bool
     state: Numbers
 
 

@@ -57,8 +57,9 @@ def training_steps(
     it depends on the number of examples but the memory for their inputs. From another row than the first the
     walk begins at the anchor before it, whose optimizer state was recorded.
 
-    Outputs and gradients are replayed in the run's own precision, whatever `dtype` is: the optimizer's state
-    is made of them, and where a gradient nearly cancels over its batch what rounding left of it decides D.
+    Outputs and gradients are replayed in the run's own precision and by its kernels, whatever `dtype` is: the
+    optimizer's state is made of them, and where a gradient nearly cancels over its batch what rounding left
+    of it decides D.
 
     Args:
         trace: The run, at the root that is analysed.
@@ -102,7 +103,7 @@ class TrainingSteps(Iterator[TrainingStep]):
             )
         _check_steps(trace, stop)
         self._trace = trace
-        self._program = program if program.dtype is None else trace.program()
+        self._program = (program if program.dtype is None else trace.program()).as_trained()
         self._functional = functional
         self._dtype = dtype
         self._own = _dtypes(trace)
@@ -112,7 +113,7 @@ class TrainingSteps(Iterator[TrainingStep]):
         self._batches = Batches(trace, self._wide)
         self._inputs = ExampleInputs(trace)
         self._state = OptimizerState(trace, self._groups)
-        self._tolerance = Tolerance.of(_precisions(trace, self._batches))
+        self._precisions = _precisions(trace, self._batches)
         self._clip: Clip | None = None
         self.optimizer = self._groups.optimizer
         self.stopped: int | None = None
@@ -181,11 +182,13 @@ class TrainingSteps(Iterator[TrainingStep]):
         }
         if not _finite(gradient):
             return None
+        limit = Tolerance.of(self._precisions, exact=False).output
         difference = (
             0.0
             if skipped and not batch.finite
-            else output_difference(self._program, batch.output, output, self._tolerance.output, step)
+            else output_difference(self._program, batch.output, output, limit, step)
         )
+        fresh = not (skipped or self._groups.stateless) and self._state.empty
         update: LinearStep | None = None
         change: Mapping[str, Tensor] = {}
         if not skipped:
@@ -195,8 +198,10 @@ class TrainingSteps(Iterator[TrainingStep]):
                     "reports (`tscope info`) say why"
                 )
             if self._clip is None:
-                self._clip = Clip(self._tolerance, self._reach(batch, point, buffers, inputs))
-            rho = self._clip.factors(norms, gradient, batch.output_grad, step)
+                self._clip = Clip(self._precisions, self._reach(batch, point, buffers, inputs))
+            held = {name for group in groups for name in group.names}
+            own = {name: norm for name, norm in norms.items() if name in held}
+            rho = self._clip.factors(own, gradient, batch.output_grad, step, exact=difference == 0)
             update, change = self._state.advance(groups, point, gradient, rho, step)
         relative, off = _residual(change, theta, after)
         self._check_still(off, change, theta, after, skipped=skipped, step=step)
@@ -215,7 +220,7 @@ class TrainingSteps(Iterator[TrainingStep]):
             scales=batch.scales,
             gradient=cast(gradient),
             update=None if update is None else update.to(self._dtype),
-            residual=StepResidual(relative, cast(off), difference, self._state.settle(batch.row)),
+            residual=StepResidual(relative, cast(off), difference, fresh, self._state.settle(batch.row)),
         )
 
     def _vjp(

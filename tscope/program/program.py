@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import numpy as np
@@ -34,6 +35,7 @@ class Program:
         steps: the nodes, ready to be called: a function, how to get its arguments from the slots, and which
             slots are not needed after it.
         forward_steps: the same for dual numbers.
+        kernels: a context that chooses among torch's kernels of an operator: those with all derivatives.
         forward_derivatives: False once an operator was found to have no forward derivative.
     """
 
@@ -51,6 +53,7 @@ class Program:
         self.rows = graph.rows
         self.output_path = graph.output_path
         self.forward_derivatives = True
+        self.kernels: Callable[[], AbstractContextManager[None]] = ad_friendly
         self.steps = _compile(graph)
         self.forward_steps = forward_steps(graph, self.steps)
 
@@ -88,6 +91,15 @@ class Program:
         graph = dataclasses.replace(self.graph, nodes=nodes, default_dtype=dtype)
         constants = {name: _cast(tensor, dtype) for name, tensor in self.constants.items()}
         return Program(graph, constants, dtype)
+
+    def as_trained(self) -> Program:
+        """Return the same program by the kernels that training used, which round as it did.
+
+        Some of them (oneDNN's) have no forward derivative.
+        """
+        program = copy.copy(self)
+        program.kernels = nullcontext
+        return program
 
     def cast(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return `tensors` in the dtype of the evaluation; those already in it are not copied."""
@@ -146,7 +158,7 @@ class Program:
     def settings(self) -> Iterator[None]:
         """Set the flags under which the program was exported: the same kernels, and ones with derivatives."""
         default = torch.get_default_dtype()
-        with ad_friendly():
+        with self.kernels():
             torch.set_default_dtype(self.graph.default_dtype)
             try:
                 yield

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tscope.analyses.effective.points import Jacobian, Points
-    from tscope.optimizers import LinearStep, TrainingStep
+    from tscope.optimizers import LinearStep, Loss, TrainingStep
 
     Tensors = Mapping[str, Tensor]
 
@@ -54,22 +54,28 @@ class Share:
 class Tolerance:
     """What relative differences may be.
 
+    In float32 these are at most ten times what was measured, on networks of 200 000 parameters (perceptrons,
+    convolutions with pooling, Transformers) with every optimizer that is known.
+
     Attributes:
         replayed: Between two ways of computing the same: rounding of the replay, amplified by many steps.
         recorded: To what was recorded: rounding of the run and of the trace.
+        ties: The same for the optimizer's steps, where training outputs are not replayed bit for bit: ties of
+            ReLU and max-pooling are then decided otherwise in some steps, which moves their gradients.
     """
 
     replayed: float
     recorded: float
+    ties: float
 
     @classmethod
     def of(cls, trained: torch.dtype, stored: torch.dtype, replayed: torch.dtype) -> Tolerance:
         """Return the tolerance for a run trained, stored (output gradients) and replayed in these dtypes."""
         double = torch.float64
-        replay = 1e-8 if replayed == double else 2e-3
-        if trained == double and replayed == double:
-            return cls(replay, 1e-8 if stored == double else 1e-5)
-        return cls(replay, 2e-3 if torch.finfo(trained).eps < 1e-5 else 5e-2)
+        replay = 1e-8 if replayed == double else 5e-5
+        if trained == stored == replayed == double:
+            return cls(replay, 1e-8, 1e-8)
+        return cls(replay, 5e-6, 2e-3)
 
 
 @dataclass
@@ -85,7 +91,9 @@ class Checks:
         function: ‖J(Δθ_adapter − Δθ)‖ / ‖JΔθ‖, on the steps that were looked at.
         rounding: The same for the rounding of the stored parameters.
         kernel: ‖change by the form − JΔ‖ / ‖JΔ‖ on those steps, of the recorded gradient.
+        kernel_rounding: The same for the rounding of the predictions, whose difference is the change.
         loss: ‖∂ℓ/∂f − recorded‖ / ‖recorded‖, the loss's gradient at the recorded outputs.
+        loss_rounding: The same for the rounding of μ(f), of which the labels leave little in the end.
         labels: ‖Δf̃ − Sδ‖ / ‖Sδ‖ at the last kept row.
         state: The largest relative difference to the optimizer state recorded at anchors.
         output: The largest relative difference to the recorded training outputs.
@@ -99,7 +107,9 @@ class Checks:
     function: Share = field(default_factory=Share)
     rounding: Share = field(default_factory=Share)
     kernel: Share = field(default_factory=Share)
+    kernel_rounding: Share = field(default_factory=Share)
     loss: Share = field(default_factory=Share)
+    loss_rounding: Share = field(default_factory=Share)
     labels: float = 0.0
     state: float = 0.0
     output: float = 0.0
@@ -124,7 +134,7 @@ class Checks:
         }
 
     def step(
-        self, step: TrainingStep, adapted: Tensors, jacobian: Jacobian, moved: Tensor, gradient: Tensor
+        self, step: TrainingStep, adapted: Tensors, jacobian: Jacobian, moved: Tensor, loss: Loss
     ) -> None:
         """Take in one step.
 
@@ -133,14 +143,14 @@ class Checks:
             adapted: What `adapted` returned.
             jacobian: J at θ_{t−1}.
             moved: The change of the anchored predictions by the form (point, output).
-            gradient: The loss's gradient at the recorded outputs (slot, output).
+            loss: The training loss.
 
         Raises:
             AnalysisError: A check fails.
         """
         self.output = max(self.output, step.residual.output)
         self.state = max([self.state, *step.residual.state.values()])
-        self.loss.add(_square(gradient - step.output_grad), _square(step.output_grad))
+        self._take_loss(step, loss)
         change = {name: step.after[name] - step.theta[name] for name in adapted}
         rest = {name: adapted[name] - change[name] for name in adapted}
         part, whole = (sum(_square(v) for v in values.values()) for values in (rest, change))
@@ -169,6 +179,15 @@ class Checks:
                 f"{self.tolerance.replayed:.0e}); {self._remedy()}"
             )
 
+    def _take_loss(self, step: TrainingStep, loss: Loss) -> None:
+        """Compare the loss's gradient at the recorded outputs with the recorded one."""
+        whole = _square(step.output_grad)
+        gradient = loss.gradient(step.output, step.examples, step.sizes)
+        self.loss.add(_square(gradient - step.output_grad), whole)
+        half = torch.finfo(self.trained).eps / 2
+        rounded = half * loss.coefficients(step.sizes, step.output)[:, None] * loss.mean(step.output)
+        self.loss_rounding.add(_square(rounded), whole)
+
     def _look(
         self, step: TrainingStep, rest: Tensors, change: Tensors, jacobian: Jacobian, moved: Tensor
     ) -> None:
@@ -185,7 +204,10 @@ class Checks:
         self.rounding.add(_square(rounded), whole)
         # The parameter form takes the adapted step, the kernel form pulls the output gradient back itself.
         off = min(_square(moved - (recorded + missing)), _square(moved - own))
-        self.kernel.add(off, _square(recorded + missing))
+        formed = _square(recorded + missing)
+        self.kernel.add(off, formed)
+        size = moved.numel() * _square(step.output) / step.output.numel()
+        self.kernel_rounding.add(size * (torch.finfo(moved.dtype).eps / 2) ** 2, formed)
         self.looked += 1
 
     def _rounding(self, theta: Tensor) -> Tensor:
@@ -194,19 +216,20 @@ class Checks:
         return theta.abs() * signs * (torch.finfo(self.trained).eps / 2)
 
     def _require_adapter(self, step: TrainingStep) -> None:
-        allowed = self.tolerance.recorded + _ROUNDINGS * self.rounding.value
+        exact = self.output == 0
+        base = self.tolerance.recorded if exact else self.tolerance.ties
+        allowed = base + _ROUNDINGS * self.rounding.value
         if not self.function.value <= allowed:
             raise AnalysisError(
                 f"effective-params is not valid: at step {step.step} the optimizer's rule does not give the "
                 f"recorded steps, ‖J(Δθ_rule − Δθ)‖/‖JΔθ‖ = {self.function.value:.2g} (at most "
-                f"{allowed:.1g}); something else changes the parameters or the gradients, or the learning "
-                "rate or decay is not what was recorded"
+                f"{allowed:.1g}); {_cause(step)}"
             )
-        if not self.kernel.value <= self.tolerance.replayed:
+        allowed = self.tolerance.replayed + _ROUNDINGS * self.kernel_rounding.value
+        if not self.kernel.value <= allowed:
             raise AnalysisError(
                 f"effective-params is not valid: at step {step.step} the kernel gives another step than "
-                f"the Jacobian, by {self.kernel.value:.2g} of it (at most {self.tolerance.replayed:.0e}); "
-                + self._remedy()
+                f"the Jacobian, by {self.kernel.value:.2g} of it (at most {allowed:.1g}); " + self._remedy()
             )
 
     def _remedy(self) -> str:
@@ -215,11 +238,12 @@ class Checks:
         return "this is a fault of tscope: report it" if precise else "try `--dtype float64`"
 
     def _require_loss(self, step: TrainingStep) -> None:
-        if not self.loss.value <= self.tolerance.recorded:
+        allowed = self.tolerance.recorded + _ROUNDINGS * self.loss_rounding.value
+        if not self.loss.value <= allowed:
             raise AnalysisError(
                 f"effective-params is not valid: at step {step.step} the loss and labels do not give the "
                 f"recorded output gradients, they differ by {self.loss.value:.2g} of them (at most "
-                f"{self.tolerance.recorded:.0e}); give the right `--loss` and `--labels`"
+                f"{allowed:.1g}); give the right `--loss` and `--labels`"
             )
 
     def scalars(self) -> dict[str, float]:
@@ -234,6 +258,20 @@ class Checks:
             "label_residual": self.labels,
             "determinism_residual": self.output,
         }
+
+
+def _cause(step: TrainingStep) -> str:
+    """Say what may be the matter with a step that is not the optimizer's."""
+    cause = (
+        "something else changes the parameters or the gradients, or the learning rate or decay is not what "
+        "was recorded"
+    )
+    if not step.residual.fresh:
+        return cause
+    return (
+        "this was taken to be its first one: an optimizer that went on from a checkpoint has momentum or "
+        f"averages that are not in the trace, record from the run's beginning; or {cause}"
+    )
 
 
 def _check_diagonal(step: TrainingStep, update: LinearStep) -> None:

@@ -217,8 +217,7 @@ def _advance(
     before = state.anchored.clone()
     form.advance(state, step, update, jacobian, R)
     if checks is not None:
-        gradient = loss.gradient(step.output, step.examples, step.sizes)
-        checks.step(step, adapted, jacobian, state.anchored - before, gradient)
+        checks.step(step, adapted, jacobian, state.anchored - before, loss)
 
 
 def _form(

@@ -24,8 +24,9 @@ COUNT = 2
 class Rollouts:
     """Residuals of the rolled-out predictions.
 
-    For squared loss the perturbed rollout is a second run from the same start, with labels y + δ; for others,
-    whose gradient is not linear in y, it is the derivative of the first one along δ.
+    For squared loss the perturbed rollout is a second run from the same start, with labels y + sδ; for
+    others, whose gradient is not linear in y, it is the derivative of the first one along δ. s makes sδ as
+    large as the labels: what it does is a difference of predictions, which loses few digits so.
 
     Attributes:
         perturbation: δ (train, output).
@@ -36,6 +37,8 @@ class Rollouts:
         self._loss = loss
         self._labels = labels
         self.perturbation = perturbation
+        size, change = float(labels.norm()), float(perturbation.norm())
+        self._scale = size / change if size > 0 and change > 0 else 1.0
         self.tangents = torch.tensor([False, loss.kind != "mse"])
 
     def start(self, value: Tensor) -> Tensor:
@@ -55,7 +58,7 @@ class Rollouts:
         c = self._loss.coefficients(step.sizes, f)[:, None]
 
         if not self.tangents[1]:
-            pairs = ((f, y), (other, y + delta))
+            pairs = ((f, y), (other, y + self._scale * delta))
             return torch.stack([_gradient(self._loss.kind, c, *pair).detach() for pair in pairs], -1)
         with torch.enable_grad():
             point = (f.detach().requires_grad_(), y.detach().requires_grad_())
@@ -69,7 +72,7 @@ class Rollouts:
     def change(self, predictions: Tensor) -> Tensor:
         """Return what δ did to the predictions (point, output) of the rollouts (point, output, rollout)."""
         telescoped, perturbed = predictions.unbind(-1)
-        return perturbed if self.tangents[1] else perturbed - telescoped
+        return perturbed if self.tangents[1] else (perturbed - telescoped) / self._scale
 
 
 def _gradient(kind: str, c: Tensor, f: Tensor, y: Tensor) -> Tensor:
