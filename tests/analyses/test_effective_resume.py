@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tscope_format import verify
 from tscope_format.errors import AnalysisError
 
 import tscope
@@ -85,8 +86,8 @@ def test_an_analysis_that_was_killed_goes_on_with_the_same_bits(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     assert subprocess.run(command, env=environment, check=False).returncode == -9
     (folder,) = folders(run)
-    # A folder of analyses: no result, and nothing that verification minds.
     assert tscope.open(run.trace.path).results() == []
+    assert verify(run.trace.path).ok
     said: list[str] = []
     found = analysed(run, said=said)
     assert continuing(said) == ["continuing after row 5 of 9 (pass-1-part-1-of-1), where it was interrupted"]
