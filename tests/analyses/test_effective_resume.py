@@ -115,6 +115,7 @@ def test_every_form_goes_on_with_the_same_bits(tmp_path, stop, at, options):
     assert folders(run) == []
 
 
+@pytest.mark.slow  # four processes start torch
 def test_several_processes_go_on_where_each_stopped(tmp_path):
     run = make_run(tmp_path, optimizer="momentum")
     options = {"form": "parameter", "workers": 2}

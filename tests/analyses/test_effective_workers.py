@@ -56,7 +56,9 @@ def test_kernel_blocks_of_workers_give_the_same_bits(tmp_path, monkeypatch):
     assert not any("worker" in command for command in children())
 
 
-@pytest.mark.parametrize(("loss", "form"), [("cross_entropy", "parameter"), ("mse", "probes")])
+@pytest.mark.parametrize(
+    ("loss", "form"), [("cross_entropy", "parameter"), pytest.param("mse", "probes", marks=pytest.mark.slow)]
+)
 def test_parts_of_the_columns_give_the_same_figures(tmp_path, loss, form):
     run = make_run(tmp_path, optimizer="adamw", outputs=3, loss=loss)
     alone, together = (analysed(run, form=form, loss=loss, workers=workers) for workers in (1, 2))
