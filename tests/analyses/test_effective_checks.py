@@ -11,6 +11,7 @@ from tscope_format.errors import AnalysisError
 import tscope
 from tests.optimizers.recorded import Recorder, data, epochs, mlp, train
 from tscope.analyses.effective import analysis
+from tscope.analyses.effective.checks import Tolerance
 
 MAKE = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=1e-4),
@@ -145,3 +146,11 @@ def test_an_optimizer_that_went_on_from_a_checkpoint_is_named(tmp_path):
     assert "at step 1 the optimizer's rule does not give the recorded steps" in str(caught.value)
     assert "an optimizer that went on from a checkpoint has momentum or averages" in str(caught.value)
     assert "record from the run's beginning" in str(caught.value)
+
+
+def test_rounding_of_float32_rollouts_adds_up_and_that_of_float64_does_not_matter():
+    single, double = (Tolerance.of(dtype, dtype, dtype) for dtype in (torch.float32, torch.float64))
+    assert single.labels(0) == single.replayed
+    assert single.labels(1000) == pytest.approx(1.05e-3)
+    assert single.labels(10**6) == 2e-3
+    assert double.labels(10**6) == double.replayed

@@ -30,6 +30,9 @@ _FIRST = 8
 _WORSE = 1.5
 # Stored parameters are rounded; a step's arithmetic rounds a few times.
 _ROUNDINGS = 4.0
+# The rounding of float32 in a step of a rollout, and in all of them; limits of float64 lie below the third.
+_EACH_STEP, _MOST = 1e-6, 2e-3
+_DOUBLE = 1e-6
 
 
 @dataclass
@@ -76,6 +79,13 @@ class Tolerance:
         if trained == stored == replayed == double:
             return cls(replay, 1e-8, 1e-8)
         return cls(replay, 5e-6, 2e-3)
+
+    def labels(self, steps: int) -> float:
+        """Return what the rollouts may differ by after so many steps, whose rounding adds up.
+
+        In float32 3e-4 was measured after 2000 steps of SGD, and 4e-6 after 12 of RMSprop.
+        """
+        return self.replayed if self.replayed < _DOUBLE else min(_MOST, self.replayed + _EACH_STEP * steps)
 
 
 @dataclass
@@ -172,11 +182,12 @@ class Checks:
         """
         scale = float(expected.norm())
         self.labels = float((found - expected).norm()) / scale if scale > 0 else float(found.norm())
-        if not self.labels <= self.tolerance.replayed:
+        allowed = self.tolerance.labels(self._steps)
+        if not self.labels <= allowed:
             raise AnalysisError(
                 f"effective-params is not valid at step {row_step}: perturbed labels change the rolled-out "
                 f"predictions by {self.labels:.2g} of ‖Sδ‖ other than the smoother says (at most "
-                f"{self.tolerance.replayed:.0e}); {self._remedy()}"
+                f"{allowed:.1g}); {self._remedy()}"
             )
 
     def _take_loss(self, step: TrainingStep, loss: Loss) -> None:
@@ -234,7 +245,7 @@ class Checks:
 
     def _remedy(self) -> str:
         """Say what to do about two computations of the replay that disagree."""
-        precise = self.tolerance.replayed < 1e-6
+        precise = self.tolerance.replayed < _DOUBLE
         return "this is a fault of tscope: report it" if precise else "try `--dtype float64`"
 
     def _require_loss(self, step: TrainingStep) -> None:
