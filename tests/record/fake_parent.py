@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import mmap
 import os
 import socket
 import struct
@@ -88,7 +89,7 @@ class FakeParent:
             **install(folder / "bootstrap"),
             "TSCOPE_SESSION": str(folder),
             "TSCOPE_SOCKET": str(self._path),
-            "TSCOPE_OPTIONS": json.dumps(dict(options or {})),
+            "TSCOPE_OPTIONS": json.dumps({"shared_bytes": 16 << 20, **(options or {})}),
         }
         if not export:
             (folder / "bootstrap" / PACKAGE / "export.py").write_text(_NO_EXPORT)
@@ -140,13 +141,27 @@ class FakeParent:
 
     def _read(self, connection: socket.socket, number: int) -> None:
         with connection, connection.makefile("rb") as stream:
+            memory: mmap.mmap | None = None
+            try:
+                head, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+            except OSError:
+                return
+            for descriptor in descriptors:
+                memory = mmap.mmap(descriptor, 0)
+                os.close(descriptor)
             while True:
                 try:
-                    frame = read(stream)
+                    frame = read(stream, head, memory)
                 except (OSError, ValueError):
                     return
                 if frame is None:
                     return
+                head = b""
+                if frame.kind == "memory":
+                    continue
+                if memory is not None:
+                    done = np.frombuffer(memory, np.uint64, count=1)
+                    done += 1
                 frame.connection = number
                 with self._lock:
                     self.frames.append(frame)
@@ -161,9 +176,12 @@ def _shut(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
 
-def read(stream: Any) -> Frame | None:
-    """Read one frame; None at the end of the stream or in the middle of a frame that never came."""
-    prefix = stream.read(_PREFIX.size)
+def read(stream: Any, head: bytes, memory: mmap.mmap | None) -> Frame | None:
+    """Read one frame; None at the end of the stream or in the middle of a frame that never came.
+
+    `head` was read from it already; arrays with an offset lie in `memory`.
+    """
+    prefix = head + stream.read(_PREFIX.size - len(head))
     if len(prefix) < _PREFIX.size:
         return None
     magic, header_size, payload_size = _PREFIX.unpack(prefix)
@@ -174,11 +192,16 @@ def read(stream: Any) -> Frame | None:
     header = json.loads(text)
     arrays = {}
     start = 0
-    for name, dtype, shape in header.pop("blobs"):
+    for name, dtype, shape, *offset in header.pop("blobs"):
         kind = np.dtype(_BITS.get(dtype, dtype))
         size = math.prod(shape) * kind.itemsize
-        arrays[name] = np.frombuffer(payload[start : start + size], kind).reshape(shape)
-        start += size
+        if offset:
+            assert memory is not None
+            data = memory[offset[0] : offset[0] + size]
+        else:
+            data = payload[start : start + size]
+            start += size
+        arrays[name] = np.frombuffer(data, kind).reshape(shape)
     assert start == payload_size
     return Frame(header.pop("type"), header, arrays)
 

@@ -2,6 +2,7 @@
 
 `<4sIQ`: magic `tsc1`, header length, payload length; the header is a JSON object with `type`, `blobs`
 (name, dtype, shape of each array) and the frame's own fields; the payload is the arrays, one after the other.
+An array with a fourth entry, an offset, is not in the payload but in memory that both processes share.
 The sender is someone else's process, possibly killed in the middle of a frame: nothing is believed unchecked.
 """
 
@@ -13,7 +14,7 @@ import socket
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from tscope_format.dtypes import dtype_of
@@ -27,6 +28,10 @@ PREFIX = struct.Struct("<4sIQ")
 Receive: TypeAlias = Callable[[memoryview], int]
 # The largest header is an exported graph: some hundred bytes a node.
 LONGEST_HEADER = 256 << 20
+
+
+# Arrays of a frame begin at multiples of this in memory: torch does not expect less.
+_ALIGNMENT = 64
 
 
 class FrameError(RecordError):
@@ -105,12 +110,31 @@ class Frame:
         }
 
 
-def read_frame(receive: Receive) -> Frame | None:
+class Shared(Protocol):
+    """Memory that arrays of frames may lie in."""
+
+    def copy(self, offset: int, into: NDArray[np.uint8]) -> None:
+        """Copy the bytes from `offset` on."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What a header says of one array."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    size: int  # bytes
+    offset: int | None = None  # in shared memory
+
+
+def read_frame(receive: Receive, shared: Shared | None = None) -> Frame | None:
     """Read one frame.
 
     Args:
         receive: Fills the front of a buffer and returns how much came, 0 at the end: `socket.recv_into`,
             `file.readinto`.
+        shared: The memory that the sender shares.
 
     Returns:
         The frame, or None when the sender closed the connection between two frames.
@@ -136,26 +160,41 @@ def read_frame(receive: Receive) -> Frame | None:
     header = bytearray(header_length)
     if _fill(receive, memoryview(header)) < header_length:
         raise FrameError("the connection ended within the header of a frame")
-    kind, fields, layout = _header(bytes(header))
-    promised = sum(size for _, _, _, size in layout)
+    kind, fields, entries = _header(bytes(header))
+    promised = sum(entry.size for entry in entries if entry.offset is None)
     if promised != payload_length:
         raise FrameError(
             f"a `{kind}` frame has {payload_length} bytes of payload, its arrays need {promised}"
         )
+    blobs = _arrays(kind, entries, receive, shared)
+    size = PREFIX.size + header_length + sum(entry.size for entry in entries)
+    return Frame(kind, fields, blobs, size)
+
+
+def _arrays(kind: str, entries: Sequence[_Entry], receive: Receive, shared: Shared | None) -> dict[str, Blob]:
+    """Read the arrays of a frame into one piece of memory."""
+    room = sum(-(-entry.size // _ALIGNMENT) * _ALIGNMENT for entry in entries)
     try:
-        payload: NDArray[np.uint8] = np.empty(payload_length, np.uint8)
+        memory: NDArray[np.uint8] = np.empty(room, np.uint8)
     except (MemoryError, ValueError) as error:
-        raise FrameError(f"a `{kind}` frame of {payload_length} bytes does not fit in memory") from error
-    if _fill(receive, payload.data) < payload_length:
-        raise FrameError(f"the connection ended within the payload of a `{kind}` frame")
+        raise FrameError(f"a `{kind}` frame of {room} bytes does not fit in memory") from error
     blobs: dict[str, Blob] = {}
-    offset = 0
-    for name, dtype, shape, size in layout:
-        values = payload[offset : offset + size].view(dtype_of(dtype).numpy).reshape(shape)
-        # Arrays of odd length leave those behind them unaligned, which torch does not expect.
-        blobs[name] = Blob(values if values.flags.aligned else values.copy(), dtype)
-        offset += size
-    return Frame(kind, fields, blobs, PREFIX.size + header_length + payload_length)
+    start = 0
+    for entry in entries:
+        values = memory[start : start + entry.size]
+        start += -(-entry.size // _ALIGNMENT) * _ALIGNMENT
+        if entry.offset is None:
+            if _fill(receive, values.data) < entry.size:
+                raise FrameError(f"the connection ended within the payload of a `{kind}` frame")
+        elif shared is None:
+            raise FrameError(
+                f"a `{kind}` frame has the array `{clean(entry.name)}` in memory that is not shared"
+            )
+        else:
+            shared.copy(entry.offset, values)
+        array = values.view(dtype_of(entry.dtype).numpy).reshape(entry.shape)
+        blobs[entry.name] = Blob(array, entry.dtype)
+    return blobs
 
 
 def write_frame(
@@ -188,7 +227,7 @@ def _fill(receive: Receive, into: memoryview) -> int:
     return got
 
 
-def _header(data: bytes) -> tuple[str, dict[str, Any], list[tuple[str, str, tuple[int, ...], int]]]:
+def _header(data: bytes) -> tuple[str, dict[str, Any], list[_Entry]]:
     try:
         header = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -199,22 +238,25 @@ def _header(data: bytes) -> tuple[str, dict[str, Any], list[tuple[str, str, tupl
     blobs = header.pop("blobs", [])
     if not isinstance(blobs, list):
         raise FrameError(f"a `{kind}` frame must list its arrays as `blobs`")
-    return kind, header, [_blob(kind, entry) for entry in blobs]
+    return kind, header, [_entry(kind, entry) for entry in blobs]
 
 
-def _blob(kind: str, entry: object) -> tuple[str, str, tuple[int, ...], int]:
-    if not (isinstance(entry, list) and len(entry) == 3):
+def _entry(kind: str, entry: object) -> _Entry:
+    if not (isinstance(entry, list) and len(entry) in (3, 4)):
         raise FrameError(
             f"a `{kind}` frame has an array without name, dtype and shape: {clean(repr(entry)[:80])}"
         )
-    name, dtype, shape = entry
+    name, dtype, shape, *offset = entry
+    if not _is_shape(offset):
+        raise FrameError(f"a `{kind}` frame has an array at {clean(repr(offset)[:80])}")
     if not isinstance(name, str) or not _is_shape(shape):
         raise FrameError(f"a `{kind}` frame has an array of shape {clean(repr(shape)[:80])}")
     try:
         storage = dtype_of(str(dtype))
     except RecordError as error:
         raise FrameError(f"the array `{clean(name)}` of a `{kind}` frame: {clean(error)}") from error
-    return name, storage.name, tuple(shape), math.prod(shape) * storage.numpy.itemsize
+    size = math.prod(shape) * storage.numpy.itemsize
+    return _Entry(name, storage.name, tuple(shape), size, offset[0] if offset else None)
 
 
 def _is_shape(shape: object) -> bool:

@@ -91,10 +91,18 @@ class Receiver:
     def _receive(self, number: int, connection: socket.socket) -> None:
         # numpy comes with the frames, and must not be imported before the command was started.
         from tscope.record.frames import FrameError, read_frame
+        from tscope.record.shared_memory import SharedMemory, Stream
 
         problem: str | None = None
+        stream = Stream(connection)
+        shared: SharedMemory | None = None
         try:
-            while (frame := read_frame(connection.recv_into)) is not None:
+            while (frame := read_frame(stream.receive, shared)) is not None:
+                if frame.kind == "memory":
+                    shared = SharedMemory(stream.descriptor())
+                    continue
+                if shared is not None:
+                    shared.done()
                 if not self._inbox.put(Received(number, frame), frame.size):
                     break
         except FrameError as error:
@@ -105,7 +113,7 @@ class Receiver:
         finally:
             with self._lock:
                 del self._open[number]
-            connection.close()
+            stream.close()
             self._inbox.put(Received(number, None, problem))
 
 

@@ -17,6 +17,8 @@ from tscope_format.errors import RecordError, clean
 from tscope.record.options import RecordOptions
 
 QUEUE_BYTES = 64 << 20  # what the script's sender may hold before a step waits
+# Memory that the script's process shares with us. Beyond the queue it also holds what a step is made of.
+SHARED_BYTES = 2 * QUEUE_BYTES
 ANCHOR_ROWS = 256
 EVAL_ROWS = 512
 _LONGEST_SOCKET = 100  # sun_path has 108 bytes on Linux, 104 elsewhere
@@ -97,6 +99,7 @@ def _additions(folder: Path, address: Path, options: RecordOptions) -> dict[str,
         "anchor": ANCHOR_ROWS,
         "eval_rows": EVAL_ROWS if options.follows else 0,
         "queue_bytes": QUEUE_BYTES,
+        "shared_bytes": SHARED_BYTES,
         "export": "fork",
     }
     return {

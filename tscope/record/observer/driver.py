@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import weakref
+from itertools import repeat
 from operator import attrgetter, is_, itemgetter
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from .blocks import Block, Pool
 from .flat import Table
-from .memory import copy_to, is_real, quiet, scalar, undisturbed
+from .memory import copy_to, is_real, mover, quiet, scalar, undisturbed
 from .wire import Blob, Frame, dtype_name
 
 _SIMPLE = (str, bool, int, float, type(None))
@@ -146,10 +147,11 @@ class Norms:
         exact = any(norm.dtype is torch.float64 for norm in self._norms)
         dtype, size = (torch.float64, 8) if exact else (torch.float32, 4)
         block = pool.take(size * self._count)
-        array = block.tensor(dtype, 0, self._count)
-        if self._places is None:
-            array.copy_(torch.stack(list(self._norms)))
+        if self._places is None:  # plain tensors of one dtype: a few copies are cheaper than torch's calls
+            places = range(block.address, block.address + size * self._count, size)
+            any(map(mover(size), places, map(Tensor.data_ptr, self._norms), repeat(size)))
         else:
+            array = block.tensor(dtype, 0, self._count)
             array.fill_(math.nan)
             if self._places:
                 array[list(self._places)] = torch.stack([norm.to(dtype) for norm in self._norms])

@@ -18,6 +18,7 @@ class Options:
         anchor: The optimizer's state is sent every so many rows.
         eval_rows: Rows of evaluations to send before they are thinned out.
         queue_bytes: What may wait to be sent before a step waits for it.
+        shared_bytes: Memory to share with the recorder, so that arrays need not pass the socket; 0: none.
         export: "fork", or "process": the model is exported at the end of the run, without a fork.
     """
 
@@ -29,6 +30,7 @@ class Options:
         self.anchor = max(1, int(values.get("anchor", 256)))
         self.eval_rows = int(values.get("eval_rows", 512))
         self.queue_bytes = int(values.get("queue_bytes", 64 << 20))
+        self.shared_bytes = int(values.get("shared_bytes", 0))
         self.export = str(values.get("export", "fork"))
 
     @classmethod

@@ -10,6 +10,7 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
 import torch
 
+from .arena import shared
 from .backwards import Backwards
 from .batch import Batch
 from .blocks import Pool
@@ -77,10 +78,13 @@ class Recorder:
 
     def _connected(self) -> Sender:
         try:
-            sender = Sender(self.options.socket, self.options.queue_bytes, self._unsendable)
+            arena = shared(self.options.shared_bytes)
+            sender = Sender(self.options.socket, self.options.queue_bytes, self._unsendable, arena)
         except OSError:
             self.active = False  # nobody listens, and nobody will
             raise
+        # Only now: what was forked off before is not the recorder's, and must not write where it reads.
+        self.pool.arena = arena
         sender.put(Frame("hello", _hello()))
         if self.connected is not None:
             self.connected()
@@ -122,6 +126,7 @@ class Recorder:
             for root in self.roots:
                 self.rows.last(root)
             self.exporter.finish()
+            sender.drain()  # while frames that cannot be sent can still be reported
             steps = {str(root.number): {"steps": root.steps, "skipped": root.skipped} for root in self.roots}
             wait = sender.wait_ns
             fields = {"roots": steps, "hook_ns": self.hook_ns - wait, "wait_ns": wait, "calls": self.calls}
@@ -130,6 +135,7 @@ class Recorder:
             sender.close()
         self.active = False
         if sender is not None and sender.gone:
+            sender.join()
             self._lost(sender)
 
     def drain(self) -> None:

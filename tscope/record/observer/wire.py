@@ -16,6 +16,7 @@ MAGIC = b"tsc1"
 # sendmsg takes at most IOV_MAX (1024) pieces.
 _MOST_PIECES = 512
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 _NAMES: Dict[torch.dtype, str] = {}
 
@@ -51,13 +52,18 @@ class Frame:
         self.size = 1024 + sum(blob.size for blob in self.blobs)
 
     def pieces(self) -> List[Any]:
-        """Return the bytes to send, in order."""
-        header = {"type": self.kind, "blobs": [blob[:3] for blob in self.blobs]}
+        """Return the bytes to send, in order: not the arrays that lie in memory which the recorder shares."""
+        own = [blob for blob in self.blobs if not blob.block.offset]
+        header = {
+            "type": self.kind,
+            "blobs": [
+                (*blob[:3], blob.block.offset) if blob.block.offset else blob[:3] for blob in self.blobs
+            ],
+        }
         header.update(self.fields)
-        text = json.dumps(header, separators=(",", ":")).encode("utf-8")
-        prefix = PREFIX.pack(MAGIC, len(text), sum(blob.size for blob in self.blobs))
-        views = [memoryview(blob.block.data)[: blob.size] for blob in self.blobs if blob.size]
-        return [prefix + text, *views]
+        text = _encode(header).encode("utf-8")
+        prefix = PREFIX.pack(MAGIC, len(text), sum(blob.size for blob in own))
+        return [prefix + text, *(memoryview(blob.block.data)[: blob.size] for blob in own if blob.size)]
 
 
 def connect(path: str) -> socket.socket:
@@ -71,11 +77,18 @@ def connect(path: str) -> socket.socket:
     return connection
 
 
-def send(connection: socket.socket, pieces: Sequence[Any]) -> None:
-    """Send all the pieces; OSError when the other side is gone, never a SIGPIPE."""
+def send(connection: socket.socket, pieces: Sequence[Any], attached: Sequence[Any] = ()) -> None:
+    """Send all the pieces; OSError when the other side is gone, never a SIGPIPE.
+
+    Args:
+        connection: Where to.
+        pieces: Buffers.
+        attached: Ancillary data of the first byte, for `socket.sendmsg`.
+    """
     waiting = [memoryview(piece) for piece in pieces]
     while waiting:
-        sent = connection.sendmsg(waiting[:_MOST_PIECES], [], socket.MSG_NOSIGNAL)
+        sent = connection.sendmsg(waiting[:_MOST_PIECES], attached, socket.MSG_NOSIGNAL)
+        attached = ()
         done = 0
         while done < len(waiting) and sent >= len(waiting[done]):
             sent -= len(waiting[done])
