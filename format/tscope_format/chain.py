@@ -19,6 +19,8 @@ ANCHOR_ROWS = 256
 _BLOCK_BYTES = 64 << 20
 _BLOCK_ROWS = 64
 _PIECE = 262_144
+# glibc gives memory beyond 32 MB back at once: buffers of a larger chunk would be page faults at every block.
+_CHUNK_BYTES = 24 << 20
 
 
 def group_name(prefix: str, dtype: str) -> str:
@@ -60,9 +62,10 @@ class ChainWriter:
         self._disk = disk
         self._dtype = dtype
         self._size = initial.size
-        self._piece = piece_of(initial.size)
         row_bytes = max(1, initial.nbytes)
         self._block_rows = min(_BLOCK_ROWS, max(1, _BLOCK_BYTES // row_bytes))
+        column_bytes = self._block_rows * initial.itemsize
+        self._piece = split_evenly(initial.size, min(_PIECE, _CHUNK_BYTES // column_bytes))
         codec = Codec.time_last(2)
         chunks = (self._block_rows, self._piece)
         self._update = ArrayMetadata(
@@ -84,7 +87,7 @@ class ChainWriter:
             dtype,
             SHUFFLED,
             chunk_rows=1,
-            piece=(self._piece,),
+            piece=(piece_of(initial.size),),
         )
         self._anchor_steps = ArrayWriter(
             disk, f"{path}/anchor_step", ("anchor",), (), dtype_of("int64"), Codec(shuffled=False)
