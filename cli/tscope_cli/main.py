@@ -36,7 +36,7 @@ class PlainCommand(typer.core.TyperCommand):
 
     def _arguments(self, ctx: Any) -> list[tuple[str, str]]:
         arguments = [one for one in self.get_params(ctx) if isinstance(one, typer.core.TyperArgument)]
-        return [(one.metavar or one.name, one.help or "") for one in arguments]
+        return [(one.metavar or one.name or "", one.help or "") for one in arguments]
 
 
 class LazyGroup(typer.core.TyperGroup):
