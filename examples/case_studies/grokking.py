@@ -38,7 +38,7 @@ COLUMNS = (
     "discrepancy_telescoped",
     "prediction_scale",
 )
-CSV_ROWS = 40
+CSV_ROWS, DRAWN_ROWS = 40, 100
 
 
 @dataclass(frozen=True)
@@ -146,10 +146,11 @@ def draw(curves: list[Curves], variants: list[Variant], paths: list[Path]) -> No
     figure, axes = grid(2, len(variants))
     for column, variant in enumerate(variants):
         error, p = axes[:, column]
-        step = steps_of(curves, variant)[1:]  # 0 has no place on a logarithmic axis
+        step = steps_of(curves, variant)
+        shown = np.unique(np.geomspace(1, len(step) - 1, DRAWN_ROWS).astype(int))  # 0 has no logarithm
         for name, color, label in (("train", TRAIN, "training"), ("test", TEST, "held-out")):
             for panel, series in ((error, f"{name}_{variant.error}"), (p, f"p_{name}")):
-                band(panel, step, over_seeds(curves, variant, series)[:, 1:], color, label)
+                band(panel, step[shown], over_seeds(curves, variant, series)[:, shown], color, label)
         p.axhline(variant.arguments["--train"], color="0.6", linewidth=0.8, linestyle=":")
         error.set(title=variant.title, xscale="log", ylim=(0, None))
         p.set(xlabel="step")

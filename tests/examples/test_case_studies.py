@@ -142,24 +142,22 @@ data = pytest.mark.skipif("TSCOPE_DATA" not in os.environ, reason="TSCOPE_DATA n
 @pytest.mark.slow
 @data
 def test_double_descent_records_analyses_and_draws_and_repeats_no_run(tmp_path: Path) -> None:
-    arguments = ["--widths", "2", "30", "--steps", "60", "--seeds", "2", "--out", str(tmp_path)]
-    first = run("double_descent.py", "--data", "mnist", "cifar", *arguments)
+    arguments = ["--widths", "2", "30", "--steps", "60", "--seeds", "1", "--out", str(tmp_path)]
+    first = run("double_descent.py", *arguments)
     assert first.returncode == 0, first.stderr
-    assert first.stderr.count(": done") == 8
+    assert first.stderr.count(": done") == 4
     rows = columns(tmp_path / "double_descent.csv")
-    assert {(row["data"], row["width"], row["seed"]) for row in rows} == {
-        (data, width, seed) for data in ("mnist", "cifar") for width in ("2", "30") for seed in ("0", "1")
-    }
+    assert [(row["data"], row["width"], row["seed"]) for row in rows] == [
+        (data, width, "0") for data in ("mnist", "cifar") for width in ("2", "30")
+    ]
     for row in rows:
         assert 0 < float(row["p_train"]) < 200
         assert float(row["discrepancy_telescoped"]) < 0.1 * float(row["prediction_scale"])
     assert (tmp_path / "double_descent.svg").stat().st_size > 0
-    again = run("double_descent.py", "--data", "mnist", "cifar", *arguments)
-    assert again.returncode == 0, again.stderr
-    assert again.stderr == ""
-    assert again.stdout == first.stdout
-    changed = run("double_descent.py", "--data", "mnist", "cifar", *arguments, "--steps", "50")
-    assert changed.stderr.count(": done") == 8
+    again = run("double_descent.py", *arguments)
+    assert (again.returncode, again.stderr, again.stdout) == (0, "", first.stdout)
+    changed = run("double_descent.py", *arguments, "--data", "mnist", "--widths", "2", "--steps", "50")
+    assert changed.stderr == "mnist-2-0: done\n"
 
 
 @pytest.mark.slow
