@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import tscope
 from tests.optimizers.recorded import Recorder, data, epochs, mlp, train
 from tscope.analyses.effective import analysis
 from tscope.analyses.effective.checks import Tolerance
+from tscope.analyses.effective.rollouts import Rollouts
 
 MAKE = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=1e-4),
@@ -154,3 +156,15 @@ def test_rounding_of_float32_rollouts_adds_up_and_that_of_float64_does_not_matte
     assert single.labels(1000) == pytest.approx(1.05e-3)
     assert single.labels(10**6) == 2e-3
     assert double.labels(10**6) == double.replayed
+    assert single.labels(0, cancellation=3.0) == pytest.approx(1.5e-4)
+    assert single.labels(0, cancellation=1e6) == 2e-3
+
+
+def test_outputs_much_larger_than_the_labels_cancel_in_the_rollouts_difference():
+    labels = torch.ones(4, 1)
+    rollouts = Rollouts(SimpleNamespace(kind="mse"), labels, torch.full((4, 1), 0.5))
+    predictions = torch.stack([torch.full((4, 1), 100.0), torch.full((4, 1), 101.0)], -1)
+    change = rollouts.change(predictions)
+    assert change.flatten().tolist() == [0.5] * 4  # 101 − 100, of labels changed by 1
+    assert rollouts.cancellation(predictions, change) == pytest.approx(100.0)
+    assert rollouts.cancellation(0 * predictions, change) == 1.0

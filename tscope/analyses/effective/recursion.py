@@ -176,7 +176,9 @@ def roll(
                 return
             if checks is not None:
                 expected = state.smoother[..., -1]
-                checks.require_labels(step.step, expected, rollouts.change(state.rollouts))
+                found = rollouts.change(state.rollouts)
+                lost = rollouts.cancellation(state.rollouts, expected)
+                checks.require_labels(step.step, expected, found, lost)
             yield _kept(step.row, step.step, output, state)
         if pause is not None:
             pause(Pause(step.row, state, form.memory()))

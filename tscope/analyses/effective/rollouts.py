@@ -74,6 +74,16 @@ class Rollouts:
         telescoped, perturbed = predictions.unbind(-1)
         return perturbed if self.tangents[1] else (perturbed - telescoped) / self._scale
 
+    def cancellation(self, predictions: Tensor, change: Tensor) -> float:
+        """Return ‖f̃‖ / ‖sSδ‖, which is how much rounding of f̃ weighs in `change`, at least 1.
+
+        It is large where the outputs are much larger than the labels, as after an initialisation that is.
+        """
+        size = self._scale * float(change.norm())
+        if self.tangents[1] or size == 0:
+            return 1.0
+        return max(1.0, float(predictions[..., 0].norm()) / size)
+
 
 def _gradient(kind: str, c: Tensor, f: Tensor, y: Tensor) -> Tensor:
     """Return ∂ℓ/∂f (slot, output) at coefficients c (slot, 1), by autograd, differentiable once more."""
