@@ -1,4 +1,4 @@
-"""What recording costs, what a trace weighs, and how fast the commands start.
+"""What recording costs, what a trace weighs, how fast commands start, what effective parameters cost.
 
 `python -m benchmarks` runs everything; each module also runs alone, as `python -m benchmarks.overhead`.
 """
