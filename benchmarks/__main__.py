@@ -1,12 +1,12 @@
-"""All benchmarks: commands, traces, recording; kernel blocks, curves of effective parameters.
+"""All benchmarks: commands, traces, recording; kernel blocks, curves of effective parameters, their growth.
 
 `python -m benchmarks --write` renews docs/benchmarks.md; it takes about an hour.
 """
 
 from __future__ import annotations
 
-from benchmarks import cli, curves, kernels, overhead, storage
+from benchmarks import cli, curves, growth, kernels, overhead, storage
 from benchmarks.report import run_all
 
 if __name__ == "__main__":
-    run_all([m.measure for m in (cli, storage, overhead, kernels, curves)], __doc__)
+    run_all([m.measure for m in (cli, storage, overhead, kernels, curves, growth)], __doc__)

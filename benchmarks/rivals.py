@@ -99,13 +99,13 @@ def trak_block(network: Network, columns: Tensor, D: dict[str, Tensor] | None) -
     from trak.projectors import BasicProjector, ProjectionType
 
     projector = BasicProjector(network.size, DIRECTIONS, 0, ProjectionType.rademacher, "cpu")
-    return _projected(network, columns, D, lambda J: projector.project(J, 0))
+    return _projected(network, columns, D, lambda J: projector.project(J, 0) / DIRECTIONS**0.5)
 
 
 def dattri_block(network: Network, columns: Tensor, D: dict[str, Tensor] | None) -> Rows:
     from dattri.func.projection import BasicProjector, ProjectionType
 
-    device = torch.device("cpu")
+    device = torch.device("cpu")  # unlike TRAK's, this projector scales what it returns
     projector = BasicProjector(network.size, DIRECTIONS, 0, ProjectionType.rademacher, device)
     return _projected(network, columns, D, lambda J: projector.project(J, 0))
 
@@ -122,7 +122,7 @@ def _projected(
         return project(J if weights is None else J * weights)
 
     right = sketch(columns)
-    return lambda inputs: sketch(inputs) @ right.T / DIRECTIONS
+    return lambda inputs: sketch(inputs) @ right.T
 
 
 JACREV = Rival("vmap(jacrev)", "torch", jacrev_block)
