@@ -1,6 +1,6 @@
 """All benchmarks: commands, traces, recording; kernel blocks, curves of effective parameters, their growth.
 
-`python -m benchmarks --write` renews docs/benchmarks.md; it takes about an hour.
+`python -m benchmarks --write` renews docs/benchmarks.md; it takes an hour or more.
 """
 
 from __future__ import annotations
