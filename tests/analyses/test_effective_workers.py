@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -94,10 +93,7 @@ def test_workers_end_when_the_process_that_asks_is_gone(tmp_path):
         members.least_busy(1)
         (member,) = members._members
         member.connection.close()
-        deadline = time.monotonic() + 60
-        while member.process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert member.process.poll() == 0
+        assert member.process.wait(timeout=60) == 0
         member.connection = crew.Connection(os.open(os.devnull, os.O_RDWR))
 
 
