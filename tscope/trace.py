@@ -89,6 +89,11 @@ class Trace:
         return Trace(self._source, name)
 
     @property
+    def kind(self) -> str:
+        """What this root is: "net", or "trees" for an ensemble of decision trees."""
+        return str(self.reader.attributes.get("kind", "net"))
+
+    @property
     def rows(self) -> int:
         """The number of recorded rows, row 0 (before training) included."""
         return int(self.reader.rows)

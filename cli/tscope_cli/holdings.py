@@ -71,14 +71,16 @@ def holdings(root: RootReader) -> Holdings:
     exported = attributes.get("program")
     exported = exported if isinstance(exported, Mapping) else {}
     program = "program/graph" in arrays
-    recorded, lacks = _arrays(root, arrays)
+    is_net = attributes.get("kind", "net") != "trees"
+    held = program or not is_net
+    recorded, lacks = _arrays(root, arrays) if is_net else _trees(root, arrays)
     return Holdings(
         recorded=recorded,
         lacks=lacks,
         probes=tuple(_probe(root, name, arrays) for name in root.probes),
-        program=program,
+        program=held,
         projections_failed=_reason(attributes.get("projections_failed")),
-        program_reason=None if program else clean(exported.get("reason") or "it was never exported"),
+        program_reason=None if held else clean(exported.get("reason") or "it was never exported"),
     )
 
 
@@ -103,6 +105,26 @@ def _arrays(root: RootReader, arrays: Mapping[str, ArrayInfo]) -> tuple[tuple[st
     state = sorted({name.split("/")[1] for name in arrays if name.startswith("optimizer/")})
     if state:
         recorded.append(f"optimizer state at anchors: {', '.join(map(clean, state))}")
+    if not root.probes:
+        lacks.append("a probe set (record --probe FILE.npz, or analyze --probe FILE.npz)")
+    return tuple(recorded), tuple(lacks)
+
+
+def _trees(root: RootReader, arrays: Mapping[str, ArrayInfo]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what an ensemble of trees holds and lacks."""
+    attributes = root.attributes
+    check = attributes.get("check")
+    check = check if isinstance(check, Mapping) else {}
+    recorded = [
+        f"{plural(root.rows - 1, 'tree')} of {clean(attributes.get('library'))}, "
+        f"{plural(arrays['trees/node/feature'].shape[0], 'node')}",
+        f"{plural(arrays['trees/leaf'].shape[1], 'training example')} with the leaf of each in every tree",
+    ]
+    if "trees/sample" in arrays:
+        recorded.append("the rows that each tree was given")
+    if check.get("largest") is not None:
+        recorded.append(f"predictions checked: max |Sy − prediction| is {check['largest']:.2g}")
+    lacks = [f"an exact smoother: {clean(check['problem'])}"] if check.get("problem") else []
     if not root.probes:
         lacks.append("a probe set (record --probe FILE.npz, or analyze --probe FILE.npz)")
     return tuple(recorded), tuple(lacks)

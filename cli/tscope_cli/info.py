@@ -105,6 +105,13 @@ def _root(root: RootSummary, *, alone: bool) -> Pairs:
     rates = ", ".join(significant(rate, 3) for rate in root.lr)
     contents = f"{plural(root.parameters, 'parameter')} in {plural(root.tensors, 'tensor')}"
     optimizers = [*root.optimizers] or ["none seen"]
+    if root.kind == "trees":
+        return [
+            ("model", f"{name}{root.model}, an ensemble of {plural(root.steps, 'tree')}"),
+            *_listed("rule", optimizers),
+            *([("shrinkage", rates)] if rates else []),
+            ("loss", f"{significant(root.loss)} at the last tree (mean squared error of training)"),
+        ]
     return [
         ("model", f"{name}{root.model}, {contents}"),
         *_listed("optimizer", optimizers),

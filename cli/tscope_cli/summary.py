@@ -47,6 +47,7 @@ class RootSummary:
         rows: Rows committed, the state before training included.
         steps: Optimizer steps at the last row.
         loss: At the last row; NaN if none was seen.
+        kind: "net", or "trees" for an ensemble of decision trees, whose steps are its trees.
     """
 
     name: str
@@ -58,6 +59,7 @@ class RootSummary:
     rows: int
     steps: int
     loss: float
+    kind: str = "net"
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ def summarise_root(root: RootReader) -> RootSummary:
         rows=root.rows,
         steps=int(root.read("step", last, last + 1)[0]) if last >= 0 else 0,
         loss=float(root.read("loss", last, last + 1)[0]) if last >= 0 else math.nan,
+        kind=clean(root.attributes.get("kind", "net")),
     )
 
 

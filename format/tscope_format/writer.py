@@ -25,6 +25,7 @@ from tscope_format.results import RESULTS
 from tscope_format.root_writer import RootWriter
 from tscope_format.tensors import Tensor
 from tscope_format.tree import RECORD, Tree
+from tscope_format.trees import TreeArrays, TreesWriter
 
 Status = Literal["recording", "complete", "interrupted", "failed"]
 # Kept free beside the record, so that a full disk can still be told from the trace.
@@ -51,7 +52,7 @@ class TraceWriter:
         self._disk = disk
         self._flush_seconds = flush_seconds
         self._tree = Tree(disk)
-        self._roots: dict[str, RootWriter] = {}
+        self._roots: dict[str, RootWriter | TreesWriter] = {}
         self._committed_rows: dict[str, int] = {}
         self._last_commit = clock.monotonic()
         self._closed = False
@@ -124,8 +125,7 @@ class TraceWriter:
         Raises:
             RecordError: the name is taken or cannot be used, the vectors do not fit, or the disk refuses.
         """
-        if checked_name("root", name) in self._roots or name == RESULTS:
-            raise RecordError(f"a root cannot be called {name!r}: the name is taken")
+        self._check_name(name)
         root = RootWriter(
             self._disk,
             name,
@@ -141,6 +141,42 @@ class TraceWriter:
                 self._roots[name] = root
                 self._commit("recording", None)
         return root
+
+    def add_trees(
+        self,
+        name: str,
+        arrays: TreeArrays,
+        *,
+        time: NDArray,
+        loss: NDArray,
+        lr: NDArray,
+        attributes: Mapping[str, JSON],
+    ) -> TreesWriter:
+        """Add an ensemble of trees, all of its rows, and commit.
+
+        Args:
+            name: the root's name, one part of a path.
+            arrays: what is held of it.
+            time: (row,) seconds since the epoch, NaN where it is not known.
+            loss: (row,) mean squared error of the training examples.
+            lr: (row,) what each tree's values are multiplied with.
+            attributes: JSON attributes of the root's group.
+
+        Raises:
+            RecordError: the name is taken or cannot be used, the arrays do not fit, or the disk refuses.
+        """
+        self._check_name(name)
+        root = TreesWriter(self._disk, name, self._guarded, attributes)
+        with self._guarded() as working:
+            if working:
+                root.start(arrays, time, loss, lr)
+                self._roots[name] = root
+                self._commit("recording", None)
+        return root
+
+    def _check_name(self, name: str) -> None:
+        if checked_name("root", name) in self._roots or name == RESULTS:
+            raise RecordError(f"a root cannot be called {name!r}: the name is taken")
 
     def maybe_flush(self) -> None:
         """Commit if the time for it has come.

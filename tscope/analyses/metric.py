@@ -53,6 +53,13 @@ class Need:
     met: Callable[[Trace, Any], bool]
 
 
+_NETWORK = Need(
+    "a network",
+    "The trace holds an ensemble of trees: `tscope info` lists what can be computed of it",
+    lambda trace, options: trace.kind != "trees",
+)
+
+
 @dataclass(frozen=True)
 class Metric:
     """One analysis.
@@ -66,6 +73,7 @@ class Metric:
         run: Computes the result: (trace, options, watch) → Result. It writes nothing but what it needs to
             continue if it is interrupted.
         plan: Says how it would be computed and about what that costs, where that can be much.
+        trees: Computes it for an ensemble of trees, if it has a meaning there.
     """
 
     name: str
@@ -74,6 +82,7 @@ class Metric:
     options: type[Any]
     run: Callable[[Trace, Any, Watch], Result]
     plan: Callable[[Trace, Any], str] | None = None
+    trees: Callable[[Trace, Any, Watch], Result] | None = None
 
     @property
     def needs(self) -> str:
@@ -82,6 +91,8 @@ class Metric:
 
     def missing(self, trace: Trace, options: Any = None) -> tuple[Need, ...]:
         """Return what the trace lacks: nothing, or what would make the metric possible."""
+        if trace.kind == "trees":
+            return () if self.trees is not None else (_NETWORK,)
         chosen = self.options() if options is None else options
         gaps = [tuple(n for n in group if not n.met(trace, chosen)) for group in self.requires]
         return () if () in gaps else gaps[-1]

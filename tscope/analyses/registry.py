@@ -73,7 +73,8 @@ def analyze(
     opened, settings = _ready(chosen, trace, root, options)
     silent = Watch()
     watch = Watch(progress or silent.progress, say or silent.say)
-    result = chosen.run(opened, settings, watch)
+    run = chosen.trees if opened.kind == "trees" and chosen.trees is not None else chosen.run
+    result = run(opened, settings, watch)
     provenance = {
         "trace": opened.fingerprint,
         "path": opened.path.name,
@@ -98,7 +99,8 @@ def plan(trace: Trace | str | Path, name: str, *, root: str | None = None, **opt
     chosen = metric(name)
     if chosen.plan is None:
         return None
-    return chosen.plan(*_ready(chosen, trace, root, options))
+    opened, settings = _ready(chosen, trace, root, options)
+    return None if opened.kind == "trees" else chosen.plan(opened, settings)
 
 
 def _ready(

@@ -94,6 +94,13 @@ def run(trace: Trace, options: Options, watch: Watch) -> Result:
     return assemble(trace, probe, options, predictions, "replay" if replayed else "recorded", how)
 
 
+def run_trees(trace: Trace, options: Options, watch: Watch) -> Result:
+    """Compute the metric of an ensemble of trees; see `tscope.boosting.telescoping`."""
+    from tscope.boosting.telescoping import run as run_of_trees
+
+    return run_of_trees(trace, options, watch)
+
+
 def choose_probe(trace: Trace, options: Options) -> ProbeSet:
     """Return the probe set that the options ask for.
 
@@ -297,4 +304,5 @@ METRIC = Metric(
     ),
     options=Options,
     run=run,
+    trees=run_trees,
 )

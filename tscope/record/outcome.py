@@ -39,6 +39,8 @@ class Outcome:
         raw: Bytes recorded, uncompressed.
         hello: Whether a Python of the run loaded the bootstrap.
         torch: Whether it imported torch.
+        trees: Whether it imported a library that fits ensembles of trees.
+        refused: The first thing that was left out of the recording, and why.
     """
 
     path: Path | None = None
@@ -57,6 +59,8 @@ class Outcome:
     raw: int = 0
     hello: bool = False
     torch: bool = False
+    trees: bool = False
+    refused: str | None = None
 
     @property
     def share(self) -> float:
@@ -154,6 +158,10 @@ def _projections(outcome: Outcome) -> str:
 
 def _why_nothing(outcome: Outcome, command: Sequence[str]) -> str:
     """Return how far the script got, which tells what to do about it."""
+    if outcome.refused is not None:
+        return outcome.refused
+    if outcome.trees and not outcome.torch:
+        return "a library of tree ensembles was imported, but none was fitted"
     if outcome.torch:
         return "torch was imported, but no optimizer made a step"
     if outcome.hello:

@@ -48,6 +48,11 @@ class Session:
         """Whether any Python process of the run imported torch."""
         return any(self.folder.glob("torch.*"))
 
+    @property
+    def saw_trees(self) -> bool:
+        """Whether any Python process of the run imported a library that fits trees."""
+        return any(self.folder.glob("trees.*"))
+
 
 @contextlib.contextmanager
 def open_session(options: RecordOptions) -> Iterator[Session]:

@@ -21,6 +21,7 @@ from tscope.record.probe_source import ProbeArrays
 from tscope.record.projector import Projector
 from tscope.record.roots import Root
 from tscope.record.session import Session
+from tscope.record.trees import Trees
 
 FACTS_EVERY = 0.5  # seconds; they reach the disk with the next commit
 MOST_REPORTS = 100
@@ -62,6 +63,7 @@ class Recording:
         self._reports: list[JSON] = []
         self._said: set[str] = set()
         self._roots: dict[tuple[int, int], Root] = {}
+        self._trees: dict[tuple[int, int], Trees] = {}
         self._ranks: dict[int, int] = {}
         self._complete: set[int] = set()
         self._writer: TraceWriter | None = None
@@ -97,6 +99,8 @@ class Recording:
             self._root(connection, frame)
         elif frame.kind == "bye":
             self._bye(connection, frame)
+        elif frame.kind in ("trees", "tree_rows"):
+            self._of_trees(frame)
         elif frame.kind in ("optimizer", "step", "state", "eval", "program"):
             if self._ranks.get(connection, 0) == 0:
                 self._of_root(connection, frame)
@@ -111,10 +115,14 @@ class Recording:
     def report(self, where: str, error: str, pid: JSON = None, *, failed: bool = True) -> None:
         """Keep an error (or, not `failed`, a remark) in the trace, and tell the person once of each place."""
         where, error = clean(where), clean(error)
-        if len(self._reports) < MOST_REPORTS:
-            self._reports.append({"where": where, "error": error, "pid": pid, "time": time.time()})
+        self._keep(where, error, pid, failed=failed)
         text = f"the recorder's {where} failed, the run goes on without it: {error}"
         self._say_once(f"report {where}", text if failed else f"{where}: {error}")
+
+    def _keep(self, where: str, error: str, pid: JSON, *, failed: bool) -> None:
+        if len(self._reports) < MOST_REPORTS:
+            report = {"where": where, "error": error, "pid": pid, "time": time.time(), "failed": failed}
+            self._reports.append(report)
 
     def tick(self) -> None:
         """Do what is due; called after every frame, and several times a second."""
@@ -151,6 +159,12 @@ class Recording:
         outcome = Outcome(failure=failure, hello=self._session.said_hello, torch=self._session.saw_torch)
         for root in self._roots.values():
             root.close()
+        if failure is None:
+            for trees in self._trees.values():
+                trees.close()
+        refused = next((report for report in self._reports if not report["failed"]), None)
+        outcome.refused = None if refused is None else f"{refused['where']}: {refused['error']}"
+        outcome.trees = self._session.saw_trees
         if self._writer is not None:
             if failure is None:
                 self._update_facts()
@@ -216,6 +230,26 @@ class Recording:
         else:
             root.program(frame)
 
+    def _of_trees(self, frame: Frame) -> None:
+        """Take in an ensemble of trees, or what it predicted."""
+        key = frame.integer("pid"), frame.integer("number")
+        if frame.kind == "trees":
+            if key in self._trees:
+                raise FrameError(f"ensemble {key[1]} of process {key[0]} is sent twice")
+            name = self._name(frame.text("class"))
+            trees = Trees(name, frame, self._trace(), self._probe, self._say)
+            self._trees[key] = trees
+            if trees.problem is not None:
+                self._keep(f"trees {name}", trees.problem, key[0], failed=True)
+        elif key not in self._trees:
+            raise FrameError(f"a `{frame.kind}` frame speaks of ensemble {key[1]}, which was not sent")
+        else:
+            self._trees[key].predicted(frame)
+        self._trees[key].hook_ns, self._trees[key].wait_ns = (
+            frame.integer("hook_ns"),
+            frame.integer("wait_ns"),
+        )
+
     def _bye(self, connection: int, frame: Frame) -> None:
         self._complete.add(connection)
         for (origin, _), root in self._roots.items():
@@ -245,7 +279,7 @@ class Recording:
 
     def _name(self, kind: str) -> str:
         """Return the group's name for a root: `model`, for further ones their class."""
-        taken = {root.name for root in self._roots.values()}
+        taken = {root.name for root in self._roots.values()} | {found.name for found in self._trees.values()}
         if not taken:
             return "model"
         plain = re.sub(r"[^a-z0-9_]", "", kind.lower()) or "model"
@@ -280,6 +314,7 @@ class Recording:
             outcome.rows += rows
             outcome.projected += root.projected
             outcome.probes += [name for name in root.probes if name not in outcome.probes]
+        self._measure_trees(outcome)
         # The hooks' clocks run over all roots of a process: the largest is the sum.
         for connection in {origin for origin, _ in self._roots}:
             mine = [root for (origin, _), root in self._roots.items() if origin == connection and root.rows]
@@ -288,6 +323,21 @@ class Recording:
                 outcome.wait_seconds += max(root.wait_ns for root in mine) / 1e9
                 last = max(root.last_time for root in mine)
                 outcome.seconds += last - min(root.first_time for root in mine)
+
+    def _measure_trees(self, outcome: Outcome) -> None:
+        ensembles = [] if self._writer is None or self._writer.failed else list(self._trees.values())
+        outcome.models += len(ensembles)
+        outcome.programs += len(ensembles)  # their nodes are the model
+        for trees in ensembles:
+            outcome.steps += trees.steps
+            outcome.rows += trees.steps
+            outcome.projected += trees.steps + 1 if trees.probes else 0
+            outcome.probes += [name for name in trees.probes if name not in outcome.probes]
+            outcome.seconds += trees.ended - trees.began
+        for process in {process for process, _ in self._trees}:
+            mine = [trees for (origin, _), trees in self._trees.items() if origin == process]
+            outcome.hook_seconds += max(trees.hook_ns for trees in mine) / 1e9
+            outcome.wait_seconds += max(trees.wait_ns for trees in mine) / 1e9
 
     def _rows_on_disk(self, root: Root) -> int:
         """Return the rows after the first that a reader will find: of a full disk, those committed before."""

@@ -27,6 +27,13 @@ def plan(trace: Trace, options: Options) -> str:
     return describe(trace, options)
 
 
+def trees(trace: Trace, options: Options, watch: Watch) -> Result:
+    """Compute the metric of an ensemble of trees; see `tscope.boosting.effective`."""
+    from tscope.boosting.effective import run as run_trees
+
+    return run_trees(trace, options, watch)
+
+
 def _has_program(trace: Trace, options: Options) -> bool:
     return "program/graph" in trace.reader.arrays()
 
@@ -40,29 +47,28 @@ def _has_gradients(trace: Trace, options: Options) -> bool:
     return "batch/output" in present and "batch/output_grad" in present
 
 
+PROGRAM = Need(
+    "the model as data (program)",
+    "Record a model that `torch.export` can export; `tscope info` says what failed",
+    _has_program,
+)
+BATCHES = Need(
+    "the training examples of each batch",
+    "Record with `tscope record --max-examples N`, at least as many as the run has",
+    _has_batches,
+)
+GRADIENTS = Need(
+    "outputs and output gradients of each batch",
+    "Record with `tscope record --outputs all`",
+    _has_gradients,
+)
+
 METRIC = Metric(
     name="effective-params",
     summary="How strongly predictions depend on the training labels: the smoother's effective parameters.",
-    requires=(
-        (
-            Need(
-                "the model as data (program)",
-                "Record a model that `torch.export` can export; `tscope info` says what failed",
-                _has_program,
-            ),
-            Need(
-                "the training examples of each batch",
-                "Record with `tscope record --max-examples N`, at least as many as the run has",
-                _has_batches,
-            ),
-            Need(
-                "outputs and output gradients of each batch",
-                "Record with `tscope record --outputs all`",
-                _has_gradients,
-            ),
-        ),
-    ),
+    requires=((PROGRAM, BATCHES, GRADIENTS),),
     options=Options,
     run=run,
     plan=plan,
+    trees=trees,
 )

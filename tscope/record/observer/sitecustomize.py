@@ -1,7 +1,8 @@
 """The bootstrap: Python imports it at start, because the recorder put its folder first on PYTHONPATH.
 
-It lets another `sitecustomize` have its turn, and waits for torch. A script that never imports torch pays for
-this file only, so it is small and imports nothing that a bare interpreter has not loaded.
+It lets another `sitecustomize` have its turn, and waits for torch, and for libraries that fit trees. A script
+that never imports one of them pays for this file only, so it is small and imports nothing that a bare
+interpreter has not loaded.
 """
 
 from __future__ import annotations
@@ -11,10 +12,20 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Optional
+    from typing import Any, Dict, Optional
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 _OBSERVER = "_tscope_observer"
+# The modules that are waited for, and the observer's module that is started when they are there.
+_WAITED = {
+    "torch": "hooks",
+    "sklearn.ensemble._gb": "trees",
+    "sklearn.ensemble._forest": "trees",
+    "sklearn.ensemble._hist_gradient_boosting.gradient_boosting": "trees",
+    "xgboost.training": "trees",
+    "xgboost.sklearn": "trees",
+    "lightgbm.engine": "trees",
+}
 
 
 def _mark(stage: str) -> None:
@@ -28,11 +39,14 @@ def _mark(stage: str) -> None:
             pass  # the recording is over and its folder gone; the marks only serve its last message
 
 
-class _Torch:
-    """Finds `torch` through the other finders, and starts the observer once torch is there."""
+class _Finder:
+    """Finds what is waited for through the other finders, and starts the observer once it is there."""
+
+    def __init__(self, waited: Dict[str, str]) -> None:
+        self.waited = waited
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name != "torch":
+        if name not in self.waited:
             return None
         for finder in list(sys.meta_path):
             find = getattr(finder, "find_spec", None)
@@ -41,42 +55,50 @@ class _Torch:
                 break
         else:
             return None
-        # Whoever only asks whether torch exists calls find_spec too, so that all waits for exec_module.
+        # Whoever only asks whether a module exists calls find_spec too, so that all waits for exec_module.
         loader = spec.loader
         execute = getattr(loader, "exec_module", None)
         if execute is not None:
 
             def exec_module(module: Any) -> None:
-                if self in sys.meta_path:
+                part = self.waited.pop(name, None)
+                if not self.waited and self in sys.meta_path:
                     sys.meta_path.remove(self)
                 loader.__dict__.pop("exec_module", None)
                 execute(module)
-                _mark("torch")
-                _start()
+                if part is not None:
+                    _mark("torch" if name == "torch" else "trees")
+                    _start(part, module)
 
             try:  # noqa: SIM105 - contextlib is not loaded yet
                 loader.exec_module = exec_module
             except AttributeError:
-                pass  # a loader with slots: the mark of torch stays away, which the recorder reports
+                pass  # a loader with slots: the mark of the module stays away, which the recorder reports
         return spec
 
 
-def _start() -> None:
+def _start(part: str, module: Any) -> None:
     try:
         from importlib.util import module_from_spec, spec_from_file_location
 
-        folder = os.path.join(_FOLDER, _OBSERVER)
-        spec = spec_from_file_location(
-            _OBSERVER, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
-        )
-        if spec is None or spec.loader is None:
-            raise ImportError("no loader for " + folder)
-        package = module_from_spec(spec)
-        sys.modules[_OBSERVER] = package
-        spec.loader.exec_module(package)
-        from _tscope_observer.hooks import start  # type: ignore[import-not-found]
+        if _OBSERVER not in sys.modules:
+            folder = os.path.join(_FOLDER, _OBSERVER)
+            spec = spec_from_file_location(
+                _OBSERVER, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
+            )
+            if spec is None or spec.loader is None:
+                raise ImportError("no loader for " + folder)
+            package = module_from_spec(spec)
+            sys.modules[_OBSERVER] = package
+            spec.loader.exec_module(package)
+        if part == "hooks":
+            from _tscope_observer.hooks import start  # type: ignore[import-not-found]
 
-        start()
+            start()
+        else:
+            from _tscope_observer.trees import observe  # type: ignore[import-not-found]
+
+            observe(module)
     except Exception as error:
         # Whatever is wrong with the observer is not the script's problem.
         sys.stderr.write(
@@ -100,5 +122,5 @@ def _chain() -> None:
 
 if os.environ.get("TSCOPE_SOCKET"):
     _mark("hello")
-    sys.meta_path.insert(0, _Torch())
+    sys.meta_path.insert(0, _Finder(_WAITED))
 _chain()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple
 
-import torch
-
-from .blocks import Block
+if TYPE_CHECKING:
+    import torch  # not at run time: ensembles of trees are sent from processes without it
 
 PREFIX = struct.Struct("<4sIQ")
 MAGIC = b"tsc1"
@@ -29,13 +28,25 @@ def dtype_name(dtype: torch.dtype) -> str:
     return name
 
 
+class Piece(Protocol):
+    """Some bytes.
+
+    Attributes:
+        data: They, as a buffer.
+        offset: Where they lie in the memory shared with the recorder; 0 if they do not.
+    """
+
+    data: Any
+    offset: int
+
+
 class Blob(NamedTuple):
     """An array of a frame: the first `size` bytes of `block`."""
 
     name: str
     dtype: str
     shape: Tuple[int, ...]
-    block: Block
+    block: Piece
     size: int
 
 
