@@ -87,6 +87,20 @@ def test_a_pushforward_is_the_explicit_jacobian_times_each_tangent(name, outputs
     close(jacobian(built).pushforward(built.inputs, V), expected)
 
 
+@pytest.mark.parametrize(("name", "outputs"), CASES)
+def test_the_parts_of_a_pushforward_are_those_of_its_parameters(name, outputs):
+    built, dense = made(name, outputs)
+    V = random_like(built.parameters, 2)
+    if name == "tokens":
+        V["words.weight"][:, 0] = 0
+    groups = [tuple(V)[::2], (), tuple(V)[1::2]]
+    found = jacobian(built).pushforward_parts(built.inputs, V, groups)
+    assert found.shape == (3, 5, outputs, 2)
+    for part, names in zip(found, groups, strict=True):
+        products = (torch.einsum("ncp,kp->nck", flat(dense[n]), V[n].reshape(2, -1)) for n in names)
+        close(part, sum(products, torch.zeros_like(part)))
+
+
 @pytest.mark.parametrize("columns", [1, 7])
 @pytest.mark.parametrize(("name", "outputs"), CASES)
 def test_a_pullback_is_the_transposed_jacobian_times_each_cotangent(name, outputs, columns):

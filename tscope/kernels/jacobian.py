@@ -160,6 +160,42 @@ class Jacobian:
         layers = torch.cat(strips)
         return layers if found is None else layers + found
 
+    def pushforward_parts(
+        self, inputs: Sequence[Tensor], tangents: Mapping[str, Tensor], groups: Sequence[Collection[str]]
+    ) -> Tensor:
+        """Return what each group of parameters adds to J V (group, example, output, k).
+
+        C backward passes, whatever the number of groups, and the products of `pushforward`; a forward-mode
+        pass for each column and each group with parameters that enter through no layer.
+
+        Args:
+            inputs: each (example, …).
+            tangents: V (k, *parameter) by name; parameters without one stay fixed.
+            groups: names of parameters, each in one group at most.
+
+        Raises:
+            UsageError: if a tangent's shape does not fit, or their numbers of columns differ.
+        """
+        V = self._tangents(tangents)
+        plan = self._plan(inputs)
+        place = {name: index for index, names in enumerate(groups) for name in names}
+        k = len(next(iter(V.values())))
+        shape = (len(groups), self._total(inputs), plan.outputs, k)
+        found = torch.zeros(shape, dtype=self._dtype, device=self._device)
+        start = 0
+        for part in self._parts(inputs, plan, self._columns) if plan.sites else ():
+            for use in self._uses(part, plan):
+                name = use.operand.parameter
+                if name in V and name in place:
+                    product = use.factor.push(V[name], self._formed)
+                    found[place[name], start : start + len(product)] += product
+            start += max(part.count, 0)
+        for names, total in zip(groups, found, strict=True):
+            whole = {name: V[name] for name in plan.rest if name in V and name in names}
+            if whole:
+                total += self._push_whole(inputs, whole, plan)
+        return found
+
     def pullback(self, inputs: Sequence[Tensor], cotangents: Tensor) -> dict[str, Tensor]:
         """Return Jᵀ R (k, *parameter) for every parameter of J.
 

@@ -87,7 +87,8 @@ class Memory:
 class Row:
     """The row of the table for one parameter; the symbols are those of `LinearStep`.
 
-    `moment` is the name of the state that M is; None where the update has no M.
+    `moment` is the name of the state that M is; None where the update has no M. `rate` is γ where the
+    optimizer itself lowers the group's learning rate; None where that is γ.
     """
 
     a: float
@@ -97,6 +98,7 @@ class Row:
     d_in: Tensor | None = None
     d_out: Tensor | None = None
     moment: str | None = None
+    rate: float | None = None
 
 
 Adapter = Callable[[Hyper, float, Memory, Tensor], Row]
@@ -196,7 +198,8 @@ def adagrad(hyper: Hyper, lr: float, memory: Memory, gradient: Tensor) -> Row:
     total = memory.tensors.get("sum", torch.full_like(gradient, start)).addcmul(gradient, gradient)
     memory.tensors["sum"] = total
     scale = total.sqrt().add_(hyper.number("eps")).reciprocal_()
-    return Row(a=lr / (1 + (memory.step - 1) * hyper.optional("lr_decay")), d_out=scale)
+    rate = lr / (1 + (memory.step - 1) * hyper.optional("lr_decay"))
+    return Row(a=rate, d_out=scale, rate=rate)
 
 
 ADAPTERS: Mapping[str, Adapter] = {

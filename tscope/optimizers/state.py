@@ -70,6 +70,7 @@ class OptimizerState:
         rows: dict[str, Row] = {}
         decays: dict[str, tuple[float, float]] = {}
         signed: dict[str, float] = {}
+        rates: dict[str, float] = {}
         change: dict[str, Tensor] = {}
         for group in groups:
             for name in (name for name in group.names if name in rho):
@@ -85,7 +86,8 @@ class OptimizerState:
                 if decay[1]:
                     delta = delta - decay[1] * theta[name]
                 rows[name], decays[name], signed[name], change[name] = row, decay, factor, delta
-        return _linear(rows, decays, signed, theta), change
+                rates[name] = group.lr if row.rate is None else row.rate
+        return _linear(rows, decays, signed, rates, theta), change
 
     def _apply(self, name: str, group: Group, used: Tensor) -> tuple[Row, Tensor]:
         """Return the row, and −D_out∘(aM + bG)."""
@@ -211,6 +213,7 @@ def _linear(
     rows: Mapping[str, Row],
     decays: Mapping[str, tuple[float, float]],
     rho: Mapping[str, float],
+    rate: Mapping[str, float],
     theta: Tensors,
 ) -> LinearStep:
     def diagonal(values: Mapping[str, Tensor | None]) -> dict[str, Tensor] | None:
@@ -226,6 +229,7 @@ def _linear(
         coupled={name: decay[0] for name, decay in decays.items()},
         decoupled={name: decay[1] for name, decay in decays.items()},
         rho=dict(rho),
+        rate=dict(rate),
         d_in=diagonal({name: row.d_in for name, row in rows.items()}),
         d_out=diagonal({name: row.d_out for name, row in rows.items()}),
     )

@@ -31,6 +31,7 @@ class LinearStep:
         coupled: λ by parameter name: weight decay within the gradient.
         decoupled: w by parameter name: weight decay beside it, the learning rate included.
         rho: ρ by parameter name: the clip or scale factor, negative with `maximize`.
+        rate: γ by parameter name: the learning rate of the step, which is in a, b and w already.
         d_in: D_in by parameter name, of the parameter's shape; None where it is 1 throughout.
         d_out: D_out, likewise.
     """
@@ -42,6 +43,7 @@ class LinearStep:
     coupled: Numbers
     decoupled: Numbers
     rho: Numbers
+    rate: Numbers
     d_in: Tensors | None = None
     d_out: Tensors | None = None
 

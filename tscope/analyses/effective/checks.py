@@ -29,7 +29,7 @@ _LOOKS = 100
 _FIRST = 8
 _WORSE = 1.5
 # Stored parameters are rounded; a step's arithmetic rounds a few times.
-_ROUNDINGS = 4.0
+ROUNDINGS = 4.0
 # The rounding of float32 in a step of a rollout, and in all of them; limits of float64 lie below the third.
 _EACH_STEP, _MOST = 1e-6, 2e-3
 _DOUBLE = 1e-6
@@ -242,14 +242,14 @@ class Checks:
     def _require_adapter(self, step: TrainingStep) -> None:
         exact = self.output == 0
         base = self.tolerance.recorded if exact else self.tolerance.ties
-        allowed = base + _ROUNDINGS * self.rounding.value
+        allowed = base + ROUNDINGS * self.rounding.value
         if not self.function.value <= allowed:
             raise AnalysisError(
                 f"effective-params is not valid: at step {step.step} the optimizer's rule does not give the "
                 f"recorded steps, ‖J(Δθ_rule − Δθ)‖/‖JΔθ‖ = {self.function.value:.2g} (at most "
-                f"{allowed:.1g}); {_cause(step)}"
+                f"{allowed:.1g}); {cause_of(step)}"
             )
-        allowed = self.tolerance.replayed + _ROUNDINGS * self.kernel_rounding.value
+        allowed = self.tolerance.replayed + ROUNDINGS * self.kernel_rounding.value
         if not self.kernel.value <= allowed:
             raise AnalysisError(
                 f"effective-params is not valid: at step {step.step} the kernel gives another step than "
@@ -262,7 +262,7 @@ class Checks:
         return "this is a fault of tscope: report it" if precise else "try `--dtype float64`"
 
     def _require_loss(self, step: TrainingStep) -> None:
-        allowed = self.tolerance.recorded + _ROUNDINGS * self.loss_rounding.value
+        allowed = self.tolerance.recorded + ROUNDINGS * self.loss_rounding.value
         if not self.loss.value <= allowed:
             raise AnalysisError(
                 f"effective-params is not valid: at step {step.step} the loss and labels do not give the "
@@ -284,7 +284,7 @@ class Checks:
         }
 
 
-def _cause(step: TrainingStep) -> str:
+def cause_of(step: TrainingStep) -> str:
     """Say what may be the matter with a step that is not the optimizer's."""
     cause = (
         "something else changes the parameters or the gradients, or the learning rate or decay is not what "

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 # Enough steps to see momentum, which the first step does not show.
 _PEEKED = 4
-_PASS_BYTES = 256e6
+_PASS_BYTES = 512e6
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +105,7 @@ def prepare(trace: Trace, options: Options) -> Setup:
     points = _points(trace, probe, options, dtype)
     outputs = first[0].output_grad.shape[1]
     directions = Directions.of(loss, points.counts[0], outputs, dtype)
-    trained = _trained(trace)
+    trained = trained_in(trace)
     chosen = _chosen(trace, options)
     problem = Problem(
         points=points,
@@ -133,7 +133,7 @@ def prepare(trace: Trace, options: Options) -> Setup:
         steps=trace.rows - 1,
         bytes=torch.empty(0, dtype=dtype).element_size(),
     )
-    return Setup(problem, probe, size, traits, directions, trained, _stored(trace), walks)
+    return Setup(problem, probe, size, traits, directions, trained, stored_in(trace), walks)
 
 
 def held_out(trace: Trace, asked: str | None) -> ProbeSet | None:
@@ -219,14 +219,14 @@ def _states(trace: Trace, rows: Sequence[int], dtype: torch.dtype) -> Iterator[t
     yield from Replay(trace, dtype=dtype).at(rows)
 
 
-def _trained(trace: Trace) -> torch.dtype:
+def trained_in(trace: Trace) -> torch.dtype:
     """Return the least precise floating dtype of the parameters."""
     found = {entry.dtype for entry in trace.parameters if "float" in entry.dtype}
     dtypes: list[torch.dtype] = [getattr(torch, name) for name in found]
     return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
 
-def _stored(trace: Trace) -> torch.dtype:
+def stored_in(trace: Trace) -> torch.dtype:
     """Return the least precise dtype of what the optimizer's steps are replayed from."""
     present = trace.reader.arrays()
     names = {present[name].dtype for name in ("batch/output_grad", "grad_norm")}

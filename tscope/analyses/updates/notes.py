@@ -1,0 +1,44 @@
+"""What must be said beside the terms of updates: what they rest on, and where they say little."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from tscope_format.errors import clean
+
+if TYPE_CHECKING:
+    from tscope.analyses.updates.run import Run
+    from tscope.analyses.updates.walk import Walk
+
+    Scalars = Mapping[str, float | int | str | bool | None]
+
+# As for telescoping: beyond this share of a change, first-order terms are no description of it.
+_RESIDUAL = 0.3
+
+
+def notes(run: Run, walk: Walk, scalars: Scalars, remark: str | None) -> tuple[str, ...]:
+    """Return the notes of a result; `remark` is what the check of the influences says."""
+    trace = run.trace
+    found = [] if remark is None else [remark]
+    residual = scalars["relative_residual"]
+    if isinstance(residual, float) and residual > _RESIDUAL:
+        what = f"an interval of {run.every} steps" if run.every > 1 else "a step"
+        found.append(
+            f"{residual:.0%} of the change of {what} is not first-order (‖Δf − JΔθ‖/‖Δf‖), and is in none of "
+            "these terms"
+        )
+    if run.every > 1:
+        found.append(
+            f"{run.every} steps are taken together: J where each interval begins, times the sum of each term"
+        )
+    if run.held.in_sample:
+        found.append(f"probe set {clean(run.held.name)} is in-sample: its examples were trained on")
+    if walk.stopped is not None:
+        found.append(f"the run holds NaN or infinite values at step {walk.stopped}; figures end before")
+    if len(trace.roots) > 1:
+        others = ", ".join(clean(name) for name in trace.roots if name != trace.name)
+        found.append(f"this is {clean(trace.name)}; the trace also holds {others} (`--root`)")
+    if trace.status == "recording":
+        found.append("the run is still being recorded: these are the rows so far")
+    return tuple(found)
