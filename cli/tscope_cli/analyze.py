@@ -50,7 +50,7 @@ def analyze(
         int | None,
         typer.Option(
             metavar="K",
-            help="Telescoping: replay every K-th row only. effective-params: keep every K-th row.",
+            help="Telescoping, updates: K steps as one. effective-params, kernel: keep every K-th row.",
         ),
     ] = None,
     layers: Annotated[
@@ -59,7 +59,8 @@ def analyze(
     probe_output: Annotated[
         str | None,
         typer.Option(
-            metavar="full|logprob|loss|INDEX", help="What to follow of each output of a new probe set."
+            metavar="full|logprob|loss|INDEX",
+            help="What to follow of each output of a new probe set; kernel: full or INDEX.",
         ),
     ] = None,
     threshold: Annotated[
@@ -75,7 +76,8 @@ def analyze(
     max_memory: Annotated[
         float | None,
         typer.Option(
-            metavar="MB", help="Bound on the memory of one pass over the examples, or of effective-params."
+            metavar="MB",
+            help="Bound on the memory of a pass over the examples; of all of effective-params, kernel.",
         ),
     ] = None,
     form: Annotated[
@@ -90,20 +92,22 @@ def analyze(
         typer.Option(metavar="SHARE", help="effective-params: standard error to reach with probes."),
     ] = None,
     test: Annotated[
-        int | None, typer.Option(metavar="N", help="effective-params: draw N of the held-out examples.")
+        int | None,
+        typer.Option(metavar="N", help="effective-params, kernel: draw N of the held-out examples."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(metavar="N", help="effective-params: of probes and drawn examples.")
+        int | None, typer.Option(metavar="N", help="effective-params, kernel: of probes and drawn examples.")
     ] = None,
     loss: Annotated[
         str | None,
         typer.Option(
-            metavar="mse|cross_entropy|bce", help="effective-params: the training loss, if not inferred."
+            metavar="mse|cross_entropy|bce",
+            help="effective-params, kernel: the training loss, if not inferred.",
         ),
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(metavar="FILE.npz", help="effective-params: training examples x and labels y."),
+        typer.Option(metavar="FILE.npz", help="effective-params, kernel: training examples x and labels y."),
     ] = None,
     decay: Annotated[
         str | None,
@@ -118,6 +122,40 @@ def analyze(
         typer.Option(
             metavar="last|STEP,STEP,…", help="effective-params: keep the smoother S itself at these steps."
         ),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="STEP,STEP,…", help="kernel: take it at these steps; `last` is one too."),
+    ] = None,
+    preconditioned: Annotated[
+        bool, typer.Option("--preconditioned", help="kernel: with the optimizer's preconditioner.")
+    ] = False,
+    train: Annotated[
+        int | None, typer.Option(metavar="N", help="kernel: draw N of the training examples.")
+    ] = None,
+    eigenvalues: Annotated[
+        int | None, typer.Option(metavar="K", help="kernel: keep the K largest. [default: 10]")
+    ] = None,
+    matrix: Annotated[
+        str | None,
+        typer.Option(metavar="last|STEP,STEP,…", help="kernel: keep the matrix itself at these steps."),
+    ] = None,
+    steps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST-LAST", help="updates: the steps to look at, both included. [default: all]"
+        ),
+    ] = None,
+    influence: Annotated[
+        str | None,
+        typer.Option(
+            metavar="none|all|N,N,…",
+            help="updates: the probe examples to trace to training examples. [default: the first eight]",
+        ),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="updates: training examples to name for each row. [default: 5]"),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     csv: Annotated[
@@ -167,6 +205,14 @@ def analyze(
         "decay": decay,
         "workers": workers,
         "smoother": smoother,
+        "at": at,
+        "preconditioned": preconditioned or None,
+        "train": train,
+        "eigenvalues": eigenvalues,
+        "matrix": matrix,
+        "steps": steps,
+        "influence": influence,
+        "top": top,
     }
     options = {name: value for name, value in asked.items() if value is not None}
     if plot is not None:

@@ -78,9 +78,9 @@ def save(result: Result, path: Path, title: str) -> None:
         figure = Figure(figsize=(5.4 * columns, 3.1 * rows + 0.4), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, draw in zip(grid, drawings, strict=False):
-            draw(axes)
             axes.set_xlabel("step")
             axes.grid(alpha=0.25, linewidth=0.5)
+            draw(axes)
         for axes in grid[len(drawings) :]:
             axes.set_visible(False)
         figure.suptitle(_plain(title), fontsize=10, x=0.01, ha="left")
@@ -98,6 +98,10 @@ def _drawings(result: Result, view: View) -> list[Drawing]:
     drawings.extend(partial(_draw_panel, result, view.coordinate, panel) for panel in view.panels)
     if "contribution" in result.arrays and len(result.arrays["contribution"].data) > 1:
         drawings.append(partial(_draw_contributions, result, view.coordinate))
+    if "eigenvalues_train" in result.arrays:
+        drawings.append(partial(_draw_spectrum, result))
+    if "kernel" in result.arrays:
+        drawings.append(partial(_draw_kernel, result))
     return drawings
 
 
@@ -156,6 +160,46 @@ def _draw_contributions(result: Result, coordinate: str, axes: Any) -> None:
     axes.set_yscale("log")
     axes.set_title("contribution per layer and step, norm of J Δθ over the probe")
     axes.legend(ncols=2)
+
+
+def _draw_spectrum(result: Result, axes: Any) -> None:
+    """Draw the largest eigenvalues (step, eigenvalue) at the first and the last step."""
+    steps = result.arrays["step"].data
+    for index, row in enumerate(dict.fromkeys((0, len(steps) - 1))):
+        values = np.asarray(result.arrays["eigenvalues_train"].data[row], dtype=np.float64)
+        axes.plot(
+            np.arange(1, values.size + 1),
+            np.where(values > 0, values, np.nan),
+            label=f"step {int(steps[row])}",
+            color=_CYCLE[index],
+            linestyle=_DASHES[index],
+            marker=".",
+            linewidth=1.1,
+        )
+    axes.set_yscale("log")
+    axes.set_xlabel("largest eigenvalues, training examples")
+    axes.set_title("spectrum")
+    axes.legend()
+
+
+def _draw_kernel(result: Result, axes: Any) -> None:
+    """Draw the last matrix (point, output, point, output), averaged over outputs, ordered by label."""
+    matrix = np.asarray(result.arrays["kernel"].data[-1], dtype=np.float64)
+    pairs = np.einsum("icjc->ij", matrix) / matrix.shape[1]
+    count = len(result.arrays["train"].data)
+    order = np.arange(len(pairs))
+    for part, name in ((slice(0, count), "train"), (slice(count, None), "test")):
+        if f"label_{name}" in result.arrays:
+            labels = np.asarray(result.arrays[f"label_{name}"].data)
+            key = labels[:, 0] if labels.shape[1] == 1 else labels.argmax(1)
+            order[part] = order[part][np.argsort(key, kind="stable")]
+    axes.imshow(pairs[order][:, order], cmap="viridis", interpolation="nearest")
+    for border in () if count == len(pairs) else (count - 0.5,):
+        axes.axhline(border, color="#FFFFFF", linewidth=0.8)
+        axes.axvline(border, color="#FFFFFF", linewidth=0.8)
+    axes.grid(visible=False)
+    axes.set_xlabel("examples by label: training, then held-out")
+    axes.set_title(f"K at step {int(result.arrays['matrix_step'].data[-1])}, mean over outputs")
 
 
 def _plain(text: str) -> str:

@@ -55,21 +55,26 @@ def _paint(text: str, role: int) -> str:
 
 
 def bars(result: Result, width: int, *, ascii: bool) -> list[str]:
-    """Return one bar for each layer's share of the contributions ‖J^(l) Δθ^(l)‖ summed over the steps."""
-    if "contribution" not in result.arrays:
+    """Return one bar for each layer's share: of the predictions' motion, or of the kernel's trace."""
+    if "contribution" in result.arrays:
+        parts = np.nansum(np.asarray(result.arrays["contribution"].data, dtype=np.float64), axis=0)
+        title = "share of the summed ‖J Δθ‖, by layer"
+    elif "share_trace_train" in result.arrays:
+        parts = np.nan_to_num(np.asarray(result.arrays["share_trace_train"].data, dtype=np.float64)[-1])
+        title = "share of the kernel's trace at the last step, by layer"
+    else:
         return []
-    sums = np.nansum(np.asarray(result.arrays["contribution"].data, dtype=np.float64), axis=0)
-    total = float(sums.sum())
+    total = float(parts.sum())
     if not total > 0:
         return []
-    names = layers(result, sums.size)
-    order = np.argsort(-sums, kind="stable")[:_LAYERS]
+    names = layers(result, parts.size)
+    order = np.argsort(-parts, kind="stable")[:_LAYERS]
     label = min(max(len(names[layer]) for layer in order), width // 2)
     room = max(4, width - label - 12)
     lines = [
-        f"  {names[layer][:label]:{label}} {bar(float(sums[layer] / sums[order[0]]), room, ascii=ascii)} "
-        f"{percent(float(sums[layer]) / total):>6}"
+        f"  {names[layer][:label]:{label}} {bar(float(parts[layer] / parts[order[0]]), room, ascii=ascii)} "
+        f"{percent(float(parts[layer]) / total):>6}"
         for layer in order
     ]
-    rest = sums.size - len(order)
-    return ["share of the summed ‖J Δθ‖, by layer", *lines, *([f"  and {rest} more layers"] if rest else [])]
+    rest = parts.size - len(order)
+    return [title, *lines, *([f"  and {rest} more layers"] if rest else [])]

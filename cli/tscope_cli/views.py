@@ -19,11 +19,19 @@ from tscope_cli.numerals import percent, significant
 
 @dataclass(frozen=True)
 class Curve:
-    """One series along the steps: the array's name, its title, and whether it is shown in percent."""
+    """One series along the steps.
+
+    Attributes:
+        array: Its name.
+        title: What it is called on the screen.
+        share: It is shown in percent.
+        optional: It is left out where it is zero throughout.
+    """
 
     array: str
     title: str
     share: bool = False
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,8 @@ def layers(result: Result, count: int) -> list[str]:
 
 
 def _present(result: Result, curves: tuple[Curve, ...]) -> tuple[Curve, ...]:
-    return tuple(curve for curve in curves if curve.array in result.arrays)
+    found = (curve for curve in curves if curve.array in result.arrays)
+    return tuple(curve for curve in found if not curve.optional or result.arrays[curve.array].data.any())
 
 
 def _read_telescoping(result: Result) -> tuple[str, ...]:
@@ -178,7 +187,127 @@ def _with_error(result: Result, name: str) -> str:
     return f"{value} ± {significant(error, 2)}" if error > 0 else value
 
 
+def _read_kernel(result: Result) -> tuple[str, ...]:
+    """Return what the kernel's series mean, in words."""
+    moved = _number(result, "movement_train")
+    if not math.isfinite(moved):
+        return ("The kernel at the start is zero, so it has no movement.",)
+    what = "preconditioned kernel" if result.scalars.get("preconditioned") else "tangent kernel"
+    where = f"At step {result.scalars.get('steps')}"
+    apart = significant(_number(result, "distance_train"), 3)
+    lines = [
+        f"{where} the {what} of the training examples is {percent(moved)} of its size away from that at "
+        f"the start, at a kernel distance (1 − cosine) of {apart}."
+    ]
+    aligned = (
+        series(result, "alignment_train") if "alignment_train" in result.arrays else np.full(1, math.nan)
+    )
+    first, last = aligned[0], aligned[-1]
+    if math.isfinite(first) and math.isfinite(last):
+        lines.append(
+            f"Its alignment with the labels went from {significant(float(first), 3)} to "
+            f"{significant(float(last), 3)}."
+        )
+    test, train = (_number(result, f"weight_norm_max_{name}") for name in ("test", "train"))
+    if train > 0 and math.isfinite(test):
+        lines.append(
+            f"The largest weights of a held-out example over the training examples are "
+            f"{significant(test / train, 3)} times those of a training example."
+        )
+    return tuple(lines)
+
+
+def _both(name: str, title: str = "") -> tuple[Curve, ...]:
+    """Return a series of the training and of the held-out examples."""
+    before = f"{title} " if title else ""
+    return Curve(f"{name}_train", f"{before}training"), Curve(f"{name}_test", f"{before}held-out")
+
+
+# The terms of an update, and what they are called on the screen.
+_TERMS = {
+    "gradient": "gradient",
+    "clipping": "clipping",
+    "preconditioning": "precond.",
+    "memory": "memory",
+    "coupled_decay": "decay (coupled)",
+    "decoupled_decay": "decay",
+    "adapter_residual": "adapter res.",
+}
+_NAMED = 3
+
+
+def _read_updates(result: Result) -> tuple[str, ...]:
+    """Return what the optimizer's terms and the influences mean, in words."""
+    shares = {term: _number(result, f"share_{term}") for term in _TERMS}
+    large = [(term, share) for term, share in shares.items() if abs(share) >= 0.001]
+    if not large:
+        return ("To first order the predictions did not change.",)
+    told = ", ".join(f"{term.replace('_', ' ')} {percent(share)}" for term, share in large)
+    steps = f"steps {result.scalars.get('from_step')} to {result.scalars.get('steps')}"
+    lines = [f"Of the first-order change of the predictions over {steps}: {told}."]
+    if "influence" in result.arrays and result.arrays["influence"].data.size:
+        values = np.asarray(result.arrays["influence"].data[0], dtype=np.float64)  # (output, train)
+        train, traced = (result.arrays[name].data for name in ("train", "traced"))
+        output = int(np.abs(values).sum(1).argmax())
+        order = np.argsort(-np.abs(values[output]), kind="stable")[:_NAMED]
+        named = ", ".join(f"{int(train[i])} ({values[output, i]:+.3g})" for i in order)
+        lines.append(
+            f"Output {output} of probe example {int(traced[0])} was moved most by the training examples "
+            f"{named}."
+        )
+    return tuple(lines)
+
+
 _VIEWS = {
+    "updates": View(
+        coordinate="step",
+        columns=(
+            *(Curve(f"share_{term}", title, share=True, optional=True) for term, title in _TERMS.items()),
+            Curve("first_order", "‖J Δθ‖"),
+            Curve("residual_relative", "residual", share=True),
+        ),
+        panels=(
+            Panel(
+                "share of the first-order change",
+                tuple(Curve(f"share_{term}", title, optional=True) for term, title in _TERMS.items()),
+            ),
+            Panel(
+                "what each term does to the probe",
+                tuple(Curve(f"effect_{term}", title, optional=True) for term, title in _TERMS.items()),
+                log=True,
+            ),
+            Panel("‖Δf − J Δθ‖ / ‖Δf‖", (Curve("residual_relative", "residual"),)),
+        ),
+        reading=_read_updates,
+    ),
+    "kernel": View(
+        coordinate="step",
+        columns=(
+            Curve("trace_train", "trace"),
+            Curve("effective_rank_train", "eff. rank"),
+            Curve("alignment_train", "align"),
+            Curve("alignment_test", "align held-out"),
+            Curve("movement_train", "movement", share=True),
+            Curve("velocity_train", "velocity"),
+            Curve("weight_norm_max_train", "max weights"),
+            Curve("weight_norm_max_test", "max w. held-out"),
+        ),
+        panels=(
+            Panel("movement of the kernel, relative to its start", _both("movement")),
+            Panel(
+                "alignment with the labels", (*_both("alignment"), *_both("alignment_centered", "centred"))
+            ),
+            Panel("trace", _both("trace"), log=True),
+            Panel("effective rank", _both("effective_rank")),
+            Panel("velocity: kernel distance a step", _both("velocity"), log=True),
+            Panel(
+                "weights over the training examples",
+                (*_both("weight_norm_max", "largest"), *_both("weight_norm_mean", "mean")),
+                log=True,
+            ),
+        ),
+        reading=_read_kernel,
+    ),
     "effective-params": View(
         coordinate="step",
         columns=(

@@ -94,7 +94,7 @@ def test_an_unknown_probe_name_lists_those_there_are(run):
 
 
 def test_an_unknown_metric_lists_those_there_are(run):
-    known = "there is effective-params, telescoping"
+    known = "there is " + ", ".join(sorted(metric.name for metric in metrics()))
     with pytest.raises(tscope.UsageError, match=f"unknown metric 'smoothing'; {known}"):
         tscope.analyze(run.path, "smoothing")
 

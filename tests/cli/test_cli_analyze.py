@@ -13,6 +13,8 @@ from tscope_format import list_results
 
 from tscope.analyses import registry
 
+KNOWN = ", ".join(sorted(metric.name for metric in registry.metrics()))
+
 
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
@@ -102,7 +104,7 @@ def test_the_metrics_are_listed_with_their_needs_and_options(tscope: Runner) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--metric", "frob"), "tscope: unknown metric 'frob'; there is effective-params, telescoping\n"),
+        (("--metric", "frob"), f"tscope: unknown metric 'frob'; there is {KNOWN}\n"),
         (("--rule", "euler"), "tscope: unknown rule 'euler'; there is left, midpoint, simpson, gauss3\n"),
         (("--dtype", "int8"), "tscope: unknown dtype 'int8'; there is float32, float64\n"),
         (("--every", "0"), "tscope: every must be at least 1, got 0\n"),

@@ -140,7 +140,7 @@ def test_info_json_is_versioned_and_complete(tscope: Runner, tmp_path: Path) -> 
     (root,) = content["roots"]
     assert (root["name"], root["model"], root["parameters"], root["steps"]) == ("model", "Linear", 6, 300)
     assert content["holdings"]["model"]["probes"][0]["examples"] == 8
-    metric, effective = content["metrics"]
+    metric, effective, *_ = content["metrics"]
     assert (metric["name"], metric["root"], metric["lacks"]) == ("telescoping", "model", [])
     assert (effective["name"], effective["root"]) == ("effective-params", "model")
     assert any("--outputs all" in lack for lack in effective["lacks"])

@@ -125,6 +125,21 @@ def test_whatever_has_layers_is_done_by_layers(name, whole):
     assert len(jacobian(built)._plan(built.inputs).rest) == whole
 
 
+@pytest.mark.parametrize("conditioned", [False, True])
+@pytest.mark.parametrize(("name", "outputs"), CASES)
+def test_the_parts_of_a_block_are_those_of_their_parameters(name, outputs, conditioned):
+    """A weight and its bias apart, which a whole block does together; and some parameters left out."""
+    built, dense = made(name, outputs)
+    D = {n: value.exp() for n, value in random_like(built.parameters).items()} if conditioned else None
+    groups = [tuple(dense)[::3], (), tuple(dense)[1::3]]
+    found = jacobian(built).blocks(built.inputs, rows(built.inputs, 3, 1), groups, D)
+    assert found.shape == (3, 5, outputs, 2, outputs)
+    for part, names in zip(found, groups, strict=True):
+        within = {n: dense[n] for n in names}
+        expected = jacobians.block(within, some(within, 3, 1), D)
+        close(part, expected.expand(part.shape))
+
+
 class Language(nn.Module):
     """Tied input and output embeddings, positions added, an output for each token."""
 

@@ -17,7 +17,7 @@ from tscope.program.derivatives import Chunk, Tensors, chunks, detached, evaluat
 from tscope.program.functional import OutputFunctional
 from tscope.program.program import Program
 
-_MEMORY = 256 << 20
+_MEMORY = 512 << 20
 
 
 class Jacobian:
@@ -107,10 +107,33 @@ class Jacobian:
             UsageError: if D lacks a parameter or has another shape.
             AnalysisError: if examples influence each other, or memory runs out.
         """
+        return self.blocks(rows, columns, [self.names], preconditioner)[0]
+
+    def blocks(
+        self,
+        rows: Sequence[Tensor],
+        columns: Sequence[Tensor],
+        groups: Sequence[Collection[str]],
+        preconditioner: Tensors | None = None,
+    ) -> Tensor:
+        """Return the part of K due to each group of parameters (group, row, output, column, output).
+
+        Over groups that hold every parameter of J once, the parts add up to `block`, at its cost.
+
+        Args:
+            rows: inputs, each (row, …).
+            columns: inputs, each (column, …).
+            groups: names of parameters; those that J is not over contribute nothing.
+            preconditioner: D by parameter name, of the parameters' shapes; None for the identity.
+
+        Raises:
+            UsageError: if D lacks a parameter or has another shape.
+            AnalysisError: if examples influence each other, or memory runs out.
+        """
         D = None if preconditioner is None else self._diagonal(preconditioner)
         plan = self._plan(rows)
         total, width, c = self._total(rows), self._total(columns), plan.outputs
-        K = torch.zeros(total, c, width, c, dtype=self._dtype, device=self._device)
+        K = torch.zeros(len(groups), total, c, width, c, dtype=self._dtype, device=self._device)
         if not plan.sites and not plan.rest:
             return K
         left = 0
@@ -121,10 +144,13 @@ class Jacobian:
             top = 0
             for tops in self._parts(rows, plan, self._rows):
                 uses, rest = self._factors(tops, plan)
+                factors = by_parameter(uses, rest)
                 biases = merged_biases(uses) if D is None else {}
                 n = tops.count if tops.count >= 0 else total
-                view = K[top : top + n, :, left : left + m]
-                add_block(by_parameter(uses, rest), right, biases, D, self._formed, view)
+                for part, group in zip(K, groups, strict=True):
+                    within = {name: found for name, found in factors.items() if name in group}
+                    merged = {w: b for w, b in biases.items() if w in group and b in group}
+                    add_block(within, right, merged, D, self._formed, part[top : top + n, :, left : left + m])
                 top += n
             left += m
         return K
