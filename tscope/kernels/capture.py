@@ -36,7 +36,7 @@ class Pass:
         output: (example, output), padding left out.
         given: each site's arguments, by name.
         values: y, each site's output.
-        elements: of all intermediate values together.
+        elements: that all intermediate values together take.
     """
 
     output: Tensor
@@ -115,9 +115,22 @@ def forward(
         slots = program.slots(point, buffers, part.inputs)
         program.run(slots, steps, range(len(steps)), keep=measure)
         output = real(part, part.functional(slots[program.graph.output]))
-    results = slots[1 + len(program.graph.inputs) :] if measure else []
-    elements = sum(value.numel() for value in results if isinstance(value, Tensor))
+    elements = 0
+    if measure:
+        first = 1 + len(program.graph.inputs)
+        elements = _elements(slots[first:], [*point.values(), *buffers.values(), *part.inputs])
     return Pass(output, tuple(given), tuple(values), elements)
+
+
+def _elements(results: Sequence[Any], others: Sequence[Tensor]) -> int:
+    """Return how many elements the results take in memory, views of each other and of the others left out."""
+    known = {value.untyped_storage().data_ptr() for value in others}
+    held = {}
+    for value in results:
+        if isinstance(value, Tensor):
+            storage = value.untyped_storage()
+            held[storage.data_ptr()] = storage.nbytes() // value.itemsize
+    return sum(count for address, count in held.items() if address not in known)
 
 
 def capture(
