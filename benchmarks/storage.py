@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import shutil
 import tempfile
 import time
 from itertools import pairwise
@@ -24,10 +25,10 @@ RUNS = (
     ("mlp", "sgd", 512),
     ("mlp", "momentum", 512),
     ("mlp", "adamw", 512),
-    ("cnn", "adadelta", 512),
-    ("transformer", "adamw", 512),
+    ("cnn", "adadelta", 1024),
+    ("transformer", "adamw", 1024),
 )
-ROWS = 256  # of θ, held in memory, to time the format alone
+ROWS = 1024  # of θ, held in memory, to time the format alone
 BLOCK = 64  # rows that are compressed by xz
 
 TEXT = """
@@ -72,8 +73,9 @@ def floors(theta: NDArray[np.float32]) -> tuple[float, float]:
 def encode_rate(folder: Path, root: RootReader, theta: NDArray[np.float32]) -> float:
     """MB of θ appended to a new trace per second of CPU time, closing it included."""
     nothing: dict[str, NDArray[Any]] = {}
+    shutil.rmtree(folder / "encoded.zarr", ignore_errors=True)
     start = time.process_time()
-    writer = TraceWriter.create(folder / "encoded.zarr", facts={}, overwrite=True)
+    writer = TraceWriter.create(folder / "encoded.zarr", facts={}, overwrite=False)
     target = writer.add_root(
         "model",
         parameters=root.parameters,
