@@ -1,0 +1,63 @@
+"""The programs on a trace of trees."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tree_traces import frame, recorded
+from tscope_cli.main import run
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return recorded(tmp_path_factory.mktemp("trees") / "t.zarr").path
+
+
+def test_info_says_what_an_ensemble_is(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["info", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "Stumps, an ensemble of 6 trees" in said
+    assert "boosting, depth 2" in said
+    assert "6 trees of by hand 1, 30 nodes" in said
+    assert "predictions checked: max |Sy − prediction| is " in said
+    assert "effective-params: ready" in said
+    assert "telescoping: ready" in said
+    assert "kernel: lacks a network" in said
+
+
+def test_info_names_what_is_not_exact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = recorded(tmp_path / "t.zarr", frame(penalty=0.4))
+    assert run(["info", str(trace.path)]) == 0
+    assert "an exact smoother: max |Sy − prediction|" in capsys.readouterr().out
+    assert run(["analyze", str(trace.path), "--metric", "effective-params"]) == 1
+    assert "the smoother of model is not exact" in capsys.readouterr().err
+
+
+def test_ls_and_verify_take_an_ensemble_as_any_trace(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["ls", str(path)]) == 0
+    assert "Stumps" in capsys.readouterr().out
+    assert run(["verify", str(path)]) == 0
+    assert "30 examples" in capsys.readouterr().out
+
+
+def test_damage_to_a_leaf_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = recorded(tmp_path / "t.zarr")
+    (chunk,) = (tmp_path / "t.zarr/model/trees/leaf/c/0").iterdir()
+    damaged = bytearray(chunk.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    chunk.write_bytes(damaged)
+    assert run(["verify", str(trace.path)]) == 3
+    assert "model/trees/leaf" in capsys.readouterr().out
+    assert run(["analyze", str(trace.path), "--metric", "effective-params"]) == 3
+
+
+def test_metrics_are_analysed_from_the_command_line(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["analyze", str(path), "--metric", "effective-params", "--json", "--no-save"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["scalars"]["form"] == "leaves"
+    assert run(["analyze", str(path), "--metric", "telescoping", "--no-save"]) == 0
+    assert "an ensemble of trees: its steps are trees" in capsys.readouterr().out.replace("\n", " ")
+    assert run(["analyze", str(path), "--metric", "telescoping", "--rule", "gauss3"]) == 2
+    assert run(["analyze", str(path), "--metric", "kernel"]) == 4
