@@ -196,8 +196,8 @@ def _read_kernel(result: Result) -> tuple[str, ...]:
     where = f"At step {result.scalars.get('steps')}"
     apart = significant(_number(result, "distance_train"), 3)
     lines = [
-        f"{where} the {what} of the training examples is {percent(moved)} of its size away from that at "
-        f"the start, at a kernel distance (1 − cosine) of {apart}."
+        f"{where} the {what} of the training examples has moved by {significant(moved, 3)} times its size at "
+        f"the start, to a kernel distance (1 − cosine) of {apart}."
     ]
     aligned = (
         series(result, "alignment_train") if "alignment_train" in result.arrays else np.full(1, math.nan)
@@ -287,7 +287,7 @@ _VIEWS = {
             Curve("effective_rank_train", "eff. rank"),
             Curve("alignment_train", "align"),
             Curve("alignment_test", "align held-out"),
-            Curve("movement_train", "movement", share=True),
+            Curve("movement_train", "movement"),
             Curve("velocity_train", "velocity"),
             Curve("weight_norm_max_train", "max weights"),
             Curve("weight_norm_max_test", "max w. held-out"),

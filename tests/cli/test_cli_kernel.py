@@ -32,7 +32,7 @@ def test_the_kernel_is_told_as_a_table_a_chart_shares_and_words(tscope: Runner, 
     assert "movement of the kernel, relative to its start" in outcome.out
     assert "share of the kernel's trace at the last step, by layer" in outcome.out
     words = " ".join(outcome.out.split())
-    assert "At step 9 the tangent kernel of the training examples is" in words
+    assert "At step 9 the tangent kernel of the training examples has moved by" in words
     assert "Its alignment with the labels went from" in words
     assert "times those of a training example." in words
     assert "exact kernels at 4 rows, of 10 training and 5 held-out examples with C = 1" in outcome.err
