@@ -45,7 +45,8 @@ home first
 end last
 1 view:overview
 3 view:effective
-4 later
+4 view:kernel
+5 later
 """
 
 

@@ -21,7 +21,7 @@ def test_tiers(width, height, expected):
     assert tier(width, height) is expected
 
 
-@pytest.mark.parametrize("view", ["overview", "telescoping", "effective", "browser"])
+@pytest.mark.parametrize("view", ["overview", "telescoping", "effective", "kernel", "examples", "browser"])
 @pytest.mark.parametrize("size", [(20, 6), (60, 15), (80, 24), (100, 30), (120, 36), (160, 48), (250, 80)])
 def test_panes_fill_the_room_without_overlap(view, size):
     width, height = size

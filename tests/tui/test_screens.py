@@ -11,7 +11,7 @@ from tscope_tui.spans import cells
 from tscope_tui.stages.browser import BrowserStage
 from tscope_tui.stages.run import RunStage
 from tui_host import FakeHost, screen
-from tui_traces import Run, finished, save_effective, save_telescoping
+from tui_traces import Run, finished, save_effective, save_telescoping, save_updates
 
 SIZES = [(60, 15), (80, 24), (120, 36), (160, 48)]
 
@@ -23,6 +23,9 @@ def written(tmp_path_factory) -> Path:
     finished(folder.parent / "effective" / "other.zarr", 60)
     # Not in the folder of the browser's golden text, whose columns would change.
     save_effective(finished(folder.parent / "effective" / "mlp.zarr"), error=0.08)
+    explained = finished(folder.parent / "updates" / "mlp.zarr")
+    save_telescoping(explained, 120, ("fc1.weight", "fc1.bias", "head.weight"))
+    save_updates(explained)
     finished(folder / "noprobe.zarr", 60, probe=False)
     run = Run(folder / "stopped.zarr")
     run.train(50)
@@ -93,6 +96,22 @@ def test_the_effective_parameters_in_ascii(traces, golden):
     text = screen(stage, host)
     assert text.isascii()
     golden("screen_effective_ascii_80x24.txt", text)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("view", ["telescoping", "examples"])
+def test_the_updates(traces, size, view, golden):
+    stage, host = opened(Path("updates/mlp.zarr"), *size, f"view:{view}", "event:-1")
+    text = screen(stage, host)
+    assert all(cells(line) <= size[0] for line in text.split("\n"))
+    golden(f"screen_updates_{view}_{size[0]}x{size[1]}.txt", text)
+
+
+def test_the_influences_in_ascii(traces, golden):
+    stage, host = opened(Path("updates/mlp.zarr"), 80, 24, "view:examples", "event:-1", ascii=True)
+    text = screen(stage, host)
+    assert text.isascii()
+    golden("screen_updates_ascii_80x24.txt", text)
 
 
 def test_effective_parameters_in_the_browser(traces, golden):

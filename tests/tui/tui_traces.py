@@ -188,3 +188,116 @@ def effective_result(
 def save_effective(path: Path, steps: int = 120, **options: Any) -> str:
     """Save a result of `effective_result` in a trace."""
     return save_result(path, effective_result(steps, **options), "model")
+
+
+def kernel_result(
+    steps: int = 120,
+    *,
+    train: int = 12,
+    test: int = 8,
+    outputs: int = 2,
+    labels: bool = True,
+    matrices: tuple[int, ...] = (0, 120),
+    options: Mapping[str, object] | None = None,
+) -> Result:
+    """Return kernels as the metric names them: two classes that come apart, alignment jumping halfway."""
+    random = np.random.default_rng(0)
+    step = np.arange(0, steps + 1, 10)
+    along = step / max(steps, 1)
+    classes = {"train": np.arange(train) % 2, "test": np.arange(test) % 2}
+    jump = np.where(along < 0.5, 0.1, 0.6)
+    arrays = {"step": Array(("step",), step)}
+    for part in ("train", "test") if test else ("train",):
+        values = {
+            "trace": 10 + along,
+            "effective_rank": 8 - 4 * along,
+            "movement": 0.8 * along,
+            "distance": 0.3 * along**2,
+            "weight_norm_max": 3 + along * (2 if part == "test" else 1),
+        }
+        if labels:
+            values["alignment"] = jump if part == "train" else 0.5 * jump
+        arrays |= {f"{name}_{part}": Array(("step",), data) for name, data in values.items()}
+        arrays[part] = Array((part,), np.arange(len(classes[part])) + (100 if part == "train" else 0))
+        if labels:
+            unit = np.eye(outputs)[classes[part]] if outputs > 1 else 2.0 * classes[part][:, None] - 1
+            arrays[f"label_{part}"] = Array((part, "output"), unit)
+    spectrum = np.geomspace(100, 1, 5) * (1 + along[:, None])
+    arrays["eigenvalues_train"] = Array(("step", "eigenvalue"), spectrum)
+    arrays["share_trace_train"] = Array(("step", "layer"), np.full((step.size, 2), [0.7, 0.3]))
+    if matrices:
+        both = np.concatenate([classes["train"], classes["test"]])
+        same = (both[:, None] == both).astype(float)
+        noise = random.standard_normal((both.size, outputs, both.size, outputs)) * 0.01
+        kept = [
+            same[:, None, :, None] * (1 + at / 100) * np.eye(outputs)[None, :, None, :] + noise
+            for at in matrices
+        ]
+        dims = ("matrix_step", "point", "output", "point_column", "output_column")
+        arrays["kernel"] = Array(dims, np.stack(kept))
+        arrays["matrix_step"] = Array(("matrix_step",), np.array(matrices))
+    scalars = {
+        "examples_train": train,
+        "examples_test": test,
+        "outputs": outputs,
+        "preconditioned": False,
+        "probe": "heldout" if test else None,
+    }
+    notes = () if test else ("no held-out examples: give some with `--probe FILE.npz`",)
+    provenance = {"layers": ["fc1", "head"], "dtype": "float32", "options": dict(options or {})}
+    return Result("kernel", scalars, arrays, provenance, notes)
+
+
+def save_kernel(path: Path, **options: Any) -> str:
+    """Save a result of `kernel_result` in a trace."""
+    return save_result(path, kernel_result(**options), "model")
+
+
+def updates_result(
+    steps: int = 120,
+    *,
+    train: int = 40,
+    traced: tuple[int, ...] = (0, 2, 5),
+    outputs: int = 2,
+    influences: bool = True,
+    options: Mapping[str, object] | None = None,
+) -> Result:
+    """Return updates as the metric names them: memory takes over from preconditioning, against decay."""
+    step = np.arange(1, steps + 1)
+    along = step / steps
+    shares = {
+        "gradient": np.full(steps, 0.05),
+        "clipping": np.zeros(steps),
+        "preconditioning": 1.2 - 0.8 * along,
+        "memory": 0.8 * along - 0.15,
+        "coupled_decay": np.zeros(steps),
+        "decoupled_decay": np.full(steps, -0.1),
+        "adapter_residual": np.zeros(steps),
+    }
+    random = np.random.default_rng(1)
+    arrays = {"step": Array(("step",), step), "first_order": Array(("step",), 1.5 - along)}
+    for term, share in shares.items():
+        arrays[f"share_{term}"] = Array(("step",), share)
+        arrays[f"effect_{term}"] = Array(("step",), np.abs(share) * (1.5 - along))
+    if influences:
+        whole = random.standard_normal((len(traced), outputs, train))
+        example = np.tile(np.arange(5), (steps, len(traced), 1)) + 100 + step[:, None, None] % 7
+        example[:, :, 4] = -1
+        arrays |= {
+            "traced": Array(("traced",), np.array(traced)),
+            "train": Array(("train",), np.arange(train) + 100),
+            "influence": Array(("traced", "output", "train"), whole),
+            "influence_memory": Array(("traced", "output", "train"), 0.4 * whole),
+            "top_example": Array(("step", "traced", "rank"), example),
+            "top_influence": Array(
+                ("step", "traced", "rank", "output"), random.standard_normal((*example.shape, outputs)) / 50
+            ),
+        }
+    provenance = {"terms": list(shares), "layers": ["fc1"], "options": dict(options or {})}
+    scalars = {"probe": "heldout", "from_step": 1, "steps": steps}
+    return Result("updates", scalars, arrays, provenance, ("12% of the change is not first-order",))
+
+
+def save_updates(path: Path, steps: int = 120, **options: Any) -> str:
+    """Save a result of `updates_result` in a trace."""
+    return save_result(path, updates_result(steps, **options), "model")

@@ -53,16 +53,24 @@ def bottom(size: Tier) -> int:
 SIDE = 34
 _VIEWS: dict[str, tuple[tuple[str, ...], ...]] = {
     "overview": (("loss", "accuracy"), ("update", "events")),
-    "telescoping": (("prediction", "error"), ("layers",)),
+    "telescoping": (("prediction", "error"), ("layers", "terms")),
+    "examples": (("prediction",), ("influence", "visits")),
     "composite": (("loss", "accuracy", "update"), ("prediction", "error"), ("layers", "events")),
     "effective": (("parameters",), ("gap", "spread")),
     # With a side bar there is room for how it was computed.
     "effective+": (("parameters", "gap"), ("spread", "method")),
+    "kernel": (("kernel", "spectrum"), ("course", "pair")),
+    "kernel+": (("kernel", "spectrum"), ("course", "pair", "kernel method")),
     "browser": (("traces",), ("loss", "recorded")),
 }
 # Shares of the height and width where they are not even.
-_HEIGHTS = {"telescoping": (0.56, 0.44), "effective": (0.5, 0.5), "browser": (0.54, 0.46)}
-_WIDTHS = {"layers": 0.64}
+_HEIGHTS = {
+    "telescoping": (0.56, 0.44),
+    "effective": (0.5, 0.5),
+    "kernel": (0.58, 0.42),
+    "browser": (0.54, 0.46),
+}
+_WIDTHS = {("layers", "events"): 0.64, ("influence", "visits"): 0.58}
 
 
 def names(view: str, size: Tier) -> tuple[str, ...]:
@@ -76,14 +84,14 @@ def _grid(view: str, size: Tier) -> str:
     """Return the grid that a view has with so much room."""
     if view == "overview" and size is Tier.COMPOSITE:
         return "composite"
-    return "effective+" if view == "effective" and size >= Tier.SIDEBAR else view
+    return f"{view}+" if f"{view}+" in _VIEWS and size >= Tier.SIDEBAR else view
 
 
 def arrange(view: str, width: int, height: int, only: str | None = None) -> dict[str, Rect]:
     """Return the rectangle of each pane of a view.
 
     Args:
-        view: overview, telescoping, effective or browser.
+        view: overview, telescoping, effective, kernel, examples or browser.
         width: Columns of the terminal.
         height: Rows of the terminal.
         only: The pane that has the whole room: a maximised one, or the focused one in a small terminal.
@@ -106,9 +114,7 @@ def arrange(view: str, width: int, height: int, only: str | None = None) -> dict
     y = first
     for line, tall in zip(grid, _split(rows, _HEIGHTS.get(view, (1.0,) * len(grid))), strict=True):
         shares = (
-            (_WIDTHS[line[0]], 1 - _WIDTHS[line[0]])
-            if len(line) == 2 and line[0] in _WIDTHS
-            else (1.0,) * len(line)
+            (_WIDTHS[line], 1 - _WIDTHS[line]) if len(line) == 2 and line in _WIDTHS else (1.0,) * len(line)
         )
         x = left
         for name, wide in zip(line, _split(width - left, shares), strict=True):

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from tscope_format.errors import TscopeError, clean
+from tscope_format.errors import clean
 
 from tscope_tui.data.events import Event
 from tscope_tui.plot import compact
 
 if TYPE_CHECKING:
-    from tscope_format import Result, ResultInfo, RootReader
+    from tscope_format import Result, RootReader
 
     Floats = NDArray[np.float64]
 
@@ -195,46 +195,6 @@ def lacks_of(root: RootReader) -> tuple[str, ...]:
     """Return what a root lacks for the analysis, each with what would record it."""
     arrays = root.arrays()
     return tuple(f"it lacks {what}: {remedy}" for name, what, remedy in _NEEDS if name not in arrays)
-
-
-class Saved:
-    """The newest readable result of a root; read again only when there is another."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._known: tuple[object, Effective | None, list[str]] = (None, None, [])
-
-    def read(self, root: str, problems: list[str]) -> Effective | None:
-        """Return it, None when there is none; what cannot be read is added to `problems`."""
-        try:
-            found = saved_results(self._path, root)
-        except (TscopeError, OSError) as error:
-            problems.append(clean(error))
-            return None
-        known = root, tuple(info.id for info in found)
-        if self._known[0] != known:
-            self._known = known, *self._newest(found)
-        problems += self._known[2]
-        return self._known[1]
-
-    def _newest(self, found: Sequence[ResultInfo]) -> tuple[Effective | None, list[str]]:
-        """Return the newest that can be read, and why newer ones cannot."""
-        from tscope_format import load_result
-
-        problems: list[str] = []
-        for info in reversed(found):
-            try:
-                return from_result(load_result(self._path, METRIC, info.id)), problems
-            except (TscopeError, OSError, KeyError, ValueError, IndexError) as error:
-                problems.append(f"saved result {clean(info.id)}: {clean(error)}")
-        return None, problems
-
-
-def saved_results(path: Path, root: str) -> Sequence[ResultInfo]:
-    """Return the saved results of a root, oldest first."""
-    from tscope_format import list_results
-
-    return [info for info in list_results(path) if info.metric == METRIC and info.root == root]
 
 
 def last_p(path: Path, root: str) -> dict[Part, float]:

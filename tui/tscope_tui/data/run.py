@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tscope_format.errors import TscopeError, clean
 
+from tscope_tui.data import effective, kernel, updates
 from tscope_tui.data.curve import Curve, read_curve
-from tscope_tui.data.effective import Effective, Saved, lacks_of
+from tscope_tui.data.effective import Effective
 from tscope_tui.data.entry import Entry, read_entry
 from tscope_tui.data.events import Event, flag_events, in_order, loss_events
 from tscope_tui.data.facts import Facts, facts_of
+from tscope_tui.data.kernel import Kernel
+from tscope_tui.data.saved import Saved
 from tscope_tui.data.steps import Steps
 from tscope_tui.data.telescoping import Choice, Recorded, Telescoping, from_result
+from tscope_tui.data.updates import Updates
 
 if TYPE_CHECKING:
     from tscope_format import ResultInfo, RootReader, TraceReader
@@ -42,6 +46,10 @@ class RunData:
         telescoping: Predictions of the probe set; None where there are none.
         effective: Effective parameters of the newest saved result; None where there is none.
         effective_lacks: What the trace lacks for them.
+        kernel: Tangent kernels of the newest saved result; None where there is none.
+        kernel_lacks: What the trace lacks for them.
+        updates: Terms and influences of the newest saved result; None where there is none.
+        updates_lacks: What the trace lacks for them.
         events: What happened, by step.
         problems: What could not be read; cleaned.
     """
@@ -56,6 +64,10 @@ class RunData:
     telescoping: Telescoping | None = None
     effective: Effective | None = None
     effective_lacks: tuple[str, ...] = ()
+    kernel: Kernel | None = None
+    kernel_lacks: tuple[str, ...] = ()
+    updates: Updates | None = None
+    updates_lacks: tuple[str, ...] = ()
     events: tuple[Event, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -89,7 +101,9 @@ class RunSource:
         self._curves: dict[str, Curve] = {}
         self._rows = 0
         self._results: tuple[object, Telescoping | None] = (None, None)
-        self._effective = Saved(path)
+        self._effective = Saved(path, effective.METRIC, effective.from_result)
+        self._kernel = Saved(path, kernel.METRIC, kernel.from_result)
+        self._updates = Saved(path, updates.METRIC, updates.from_result)
 
     def load(
         self, choice: Choice, window: tuple[float, float] | None, *, curves_only: bool = False
@@ -132,7 +146,8 @@ class RunSource:
         self._extend(root, steps, problems)
         detail, rows = self._details(root, steps, window, problems)
         telescoping = None if curves_only else self._telescoping(root, choice, problems)
-        effective = None if curves_only else self._effective.read(root.name, problems)
+        parameters = None if curves_only else self._effective.read(root.name, problems)
+        kernels = None if curves_only else self._kernel.read(root.name, problems)
         return RunData(
             entry,
             facts_of(self._reader, root),
@@ -142,9 +157,13 @@ class RunSource:
             detail,
             rows,
             telescoping,
-            effective,
-            lacks_of(root),
-            self._events(root, steps, telescoping, effective, problems),
+            parameters,
+            effective.lacks_of(root),
+            kernels,
+            kernel.lacks_of(root),
+            None if curves_only else self._updates.read(root.name, problems),
+            updates.lacks_of(root),
+            self._events(root, steps, (telescoping, parameters, kernels), problems),
             tuple(dict.fromkeys(problems)),
         )
 
@@ -243,10 +262,10 @@ class RunSource:
         self,
         root: RootReader,
         steps: Steps,
-        telescoping: Telescoping | None,
-        effective: Effective | None,
+        found: tuple[Telescoping | None, Effective | None, Kernel | None],
         problems: list[str],
     ) -> tuple[Event, ...]:
+        telescoping, parameters, kernels = found
         events = loss_events(self._curves["loss"]) if "loss" in self._curves else []
         for name, kind, text in (
             ("skipped", "k", "optimizer skipped the step"),
@@ -265,6 +284,8 @@ class RunSource:
             events += [Event(step, "w", "worst telescoping step") for step in worst]
             if telescoping.stopped is not None:
                 events.append(Event(telescoping.stopped, "!", "predictions are not finite"))
-        if effective is not None:
-            events += effective.events()
+        if parameters is not None:
+            events += parameters.events()
+        if kernels is not None:
+            events += kernels.events()
         return in_order(events)

@@ -9,7 +9,7 @@ from tscope_tui.data.telescoping import Share
 from tscope_tui.panes.box import box
 from tscope_tui.panes.pane import Draw
 from tscope_tui.plot import bar, sparkline
-from tscope_tui.spans import Line, Span, crop, pad
+from tscope_tui.spans import Line, Span, crop, pad, wrap
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,9 @@ class SharesPane:
         """Return the bars in their frame."""
         title = [Span("‖JΔθ‖ by layer", "title"), Span(f", steps {self.low:,}–{self.high:,}", "title")]
         if not self.shares:
-            told: list[Line] = [(Span(" " + text, "dim"),) for text in self.empty]
+            told: list[Line] = [
+                (Span(" " + line, "dim"),) for text in self.empty for line in wrap(text, max(4, width - 4))
+            ]
             return box(title, told, width, height, draw.look, focused=draw.focused)
         room = max(1, height - 2)
         ascii = draw.look.ascii

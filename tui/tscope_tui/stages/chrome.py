@@ -12,16 +12,14 @@ TABS = (
     ("1", "Overview", "overview"),
     ("2", "Telescoping", "telescoping"),
     ("3", "EffParam", "effective"),
-    ("4", "Kernel", ""),
+    ("4", "Kernel", "kernel"),
     ("5", "Average", ""),
     ("6", "Layers", ""),
-    ("7", "Examples", ""),
+    ("7", "Examples", "examples"),
 )
 LATER = {
-    "4": "a later version brings tangent kernels; this one has views 1 to 3",
-    "5": "a later version brings weight averaging; this one has views 1 to 3",
-    "6": "a later version brings the layers; this one has views 1 to 3",
-    "7": "a later version brings the examples; this one has views 1 to 3",
+    "5": "a later version brings weight averaging; this one has views 1 to 4, and 7",
+    "6": "a later version brings the layers; this one has views 1 to 4, and 7",
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from tscope_format.errors import clean
@@ -33,6 +33,20 @@ EFFECTIVE = {
     "spread": ("norms_train", "norms_test"),
     "method": (),
 }
+# Those of the tangent kernel.
+KERNEL = {
+    "kernel": ("matrix_step", "kernel"),
+    "spectrum": ("eigenvalues_train",),
+    "course": ("distance_train", "alignment_train", "alignment_test"),
+    "pair": ("kernel", "effective_rank_train", "movement_train", "weight_norm_max_train"),
+    "kernel method": (),
+}
+# Those of the updates.
+UPDATES = {
+    "terms": (),
+    "influence": ("traced", "train", "influence"),
+    "visits": ("top_example", "top_influence"),
+}
 # The options of an analysis that its numbers depend on, with the values that go without saying.
 _OPTIONS: Mapping[str, Mapping[str, object]] = {
     "effective-params": {
@@ -48,6 +62,34 @@ _OPTIONS: Mapping[str, Mapping[str, object]] = {
         "decay": "propagated",
         "dtype": None,
     },
+    "kernel": {
+        "at": None,
+        "every": None,
+        "preconditioned": False,
+        "train": None,
+        "test": None,
+        "probe": None,
+        "probe_output": None,
+        "seed": 0,
+        "eigenvalues": 10,
+        "layers": True,
+        "matrix": None,
+        "loss": "auto",
+        "labels": None,
+        "dtype": None,
+        "max_memory_mb": 2048,
+    },
+    "updates": {
+        "probe": None,
+        "steps": None,
+        "every": 1,
+        "layers": True,
+        "influence": None,
+        "top": 5,
+        "probe_output": None,
+        "dtype": None,
+        "max_memory_mb": 512,
+    },
     "telescoping": {
         "probe": None,
         "replay": False,
@@ -59,6 +101,12 @@ _OPTIONS: Mapping[str, Mapping[str, object]] = {
         "threshold": None,
         "model": None,
     },
+}
+_METRICS: Mapping[str, Collection[str]] = {
+    "telescoping": (*_RESULTS, "layers"),
+    "effective-params": EFFECTIVE,
+    "kernel": KERNEL,
+    "updates": UPDATES,
 }
 # Columns of the narrowest screen that are left in the box.
 _WIDTH = 54
@@ -73,6 +121,7 @@ def repro(
     band: tuple[int, int] | None = None,
     step: int = 0,
     held: bool = True,
+    known: Collection[str] | None = None,
 ) -> list[str]:
     """Return the lines: the command line, then Python.
 
@@ -81,9 +130,10 @@ def repro(
         path: The trace.
         has_accuracy: The accuracy pane shows accuracy, not gradient norms.
         options: The options of the analysis that gave what the pane shows.
-        band: The steps that the pane of the layers sums over, the first one left out.
+        band: The steps that the panes of the layers and terms sum over, the first one left out.
         step: The step at which the norms of the examples are shown.
-        held: The result has held-out examples.
+        held: The result of effective parameters has held-out examples.
+        known: The arrays of the result of the kernel; None where all are.
     """
     if pane == "accuracy" and not has_accuracy:
         pane = "gradient"
@@ -94,8 +144,8 @@ def repro(
         program = "\n".join(["", *start, *(f"print({one})" for one in shown), ""])
         command = f"python -c {shlex.quote(program)}".split("\n")
         return ["# command line", *command, "", "# Python", *start, *shown]
-    if pane in _RESULTS or pane in EFFECTIVE or pane == "layers":
-        metric = "effective-params" if pane in EFFECTIVE else "telescoping"
+    metric = next((metric for metric, panes in _METRICS.items() if pane in panes), None)
+    if metric is not None:
         chosen = _chosen(metric, options or {})
         if pane == "layers":
             chosen["replay"] = True
@@ -111,7 +161,7 @@ def repro(
             *(f"    {argument}," for argument in arguments),
             ")",
             'step = result.arrays["step"].data',
-            *_shown(pane, band, step, held=held),
+            *_shown(pane, band, step, held=held, known=known),
         ]
     if pane == "traces":
         return ["# command line", f"tscope ls {_word(path)} --json"]
@@ -140,16 +190,37 @@ def _chosen(metric: str, options: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def _shown(pane: str, band: tuple[int, int] | None, step: int, *, held: bool) -> Sequence[str]:
+def _shown(
+    pane: str, band: tuple[int, int] | None, step: int, *, held: bool, known: Collection[str] | None
+) -> Sequence[str]:
     """Return the Python that gives what a pane shows of a result."""
     if pane == "layers":
         return _layers(band)
-    if pane == "method":
+    if pane == "terms":
+        return _terms(band)
+    if pane in ("method", "kernel method"):
         return ["result.scalars, result.notes"]
-    arrays = [name for name in _RESULTS.get(pane) or EFFECTIVE[pane] if held or "train" in name]
-    if pane != "spread":
+    if pane in UPDATES:
+        arrays = list(UPDATES[pane])
+    elif pane in KERNEL:
+        arrays = [name for name in KERNEL[pane] if known is None or name in known]
+    else:
+        arrays = [name for name in _RESULTS.get(pane) or EFFECTIVE[pane] if held or "train" in name]
+    if pane not in ("spread", "spectrum", "visits"):
         return [_array(name) for name in arrays]
     return [f"row = step.searchsorted({step})", *(f"{_array(name)}[row]" for name in arrays)]
+
+
+def _terms(band: tuple[int, int] | None) -> list[str]:
+    """Return the Python that weighs the terms' shares as the pane does."""
+    inside = "step > 0" if band is None else f"(step > {band[0]}) & (step <= {band[1]})"
+    return [
+        f"inside = {inside}",
+        f"weight = {_array('first_order')}[inside] ** 2",
+        'for term in result.provenance["terms"]:',
+        '    share = result.arrays[f"share_{term}"].data[inside]',
+        "    print(term, (share * weight).sum() / weight.sum())",
+    ]
 
 
 def _layers(band: tuple[int, int] | None) -> list[str]:

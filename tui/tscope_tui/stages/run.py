@@ -20,12 +20,11 @@ from tscope_tui.panes.pane import Draw, Pane
 from tscope_tui.panes.scrubber import Scrubber
 from tscope_tui.plot import compact
 from tscope_tui.spans import Line, Span, crop
-from tscope_tui.stages import chrome
+from tscope_tui.stages import chrome, run_effective, run_kernel, run_updates
 from tscope_tui.stages.actions import perform
 from tscope_tui.stages.host import Host
 from tscope_tui.stages.run_actions import RunActions
 from tscope_tui.stages.run_analysis import RunAnalysis
-from tscope_tui.stages.run_effective import spread_of, status_of
 from tscope_tui.stages.run_panes import panes_of
 from tscope_tui.stages.run_reader import RunReader
 from tscope_tui.stages.run_state import RunState
@@ -75,6 +74,10 @@ class RunStage(RunActions):
             data = replace(data, telescoping=self.data.telescoping)
         if not full and self.data.effective is not None:
             data = replace(data, effective=self.data.effective)
+        if not full and self.data.kernel is not None:
+            data = replace(data, kernel=self.data.kernel)
+        if not full and self.data.updates is not None:
+            data = replace(data, updates=self.data.updates)
         self.data = data
         self.loaded = self.loaded or full
         if data.steps is not None:
@@ -97,8 +100,13 @@ class RunStage(RunActions):
         )
         if self._panes[0] != key:
             self._panes = key, panes_of(self.data, state, self.siblings, self.side, loaded=self.loaded)
-        # The one pane that is of a single step; the others must not be made anew when the cursor moves.
-        return {**self._panes[1], "spread": spread_of(self.data, state, loaded=self.loaded)}
+        # The panes that are of a single step; the others must not be made anew when the cursor moves.
+        return {
+            **self._panes[1],
+            "spread": run_effective.spread_of(self.data, state, loaded=self.loaded),
+            **run_kernel.panes_at(self.data, state, loaded=self.loaded),
+            **run_updates.panes_at(self.data, state, loaded=self.loaded),
+        }
 
     def rects(self, width: int, height: int) -> dict[str, Rect]:
         """Return where the panes are."""
@@ -202,7 +210,12 @@ class RunStage(RunActions):
         if self.state.range_start is not None:
             return [Span(f" range from step {self.state.range_start:,}: move, then m", "label")]
         if self.state.view == "effective" and self.data.effective is not None:
-            return status_of(self.data.effective, self.state.cursor, ascii=self.host.look.ascii)
+            ascii = self.host.look.ascii
+            return run_effective.status_of(self.data.effective, self.state.cursor, ascii=ascii)
+        if self.state.view == "kernel" and self.data.kernel is not None:
+            return run_kernel.status_of(self.data.kernel, self.state.cursor)
+        if self.state.view == "examples" and self.data.updates is not None:
+            return run_updates.status_of(self.data, self.data.updates, self.state)
         told = self.data.telescoping
         if self.state.view == "telescoping" and told is not None and told.step.size:
             worst = told.worst(1)

@@ -10,19 +10,22 @@ from pathlib import Path
 
 from tscope_format.errors import UsageError, clean
 
-from tscope_tui.data import effective
+from tscope_tui.data import effective, kernel, updates
 from tscope_tui.data.entry import Entry
 from tscope_tui.data.events import neighbour
 from tscope_tui.data.run import RunData
 from tscope_tui.keys import help_lines
 from tscope_tui.layout import Rect, names, tier
 from tscope_tui.panes.chart import ChartPane
+from tscope_tui.panes.heat import HeatPane
+from tscope_tui.panes.influence import InfluencePane
 from tscope_tui.panes.pane import Pane
+from tscope_tui.panes.spectrum import SpectrumPane
 from tscope_tui.panes.spread import SpreadPane
 from tscope_tui.spans import Span
 from tscope_tui.stages import chrome, export
 from tscope_tui.stages.host import Host
-from tscope_tui.stages.repro import EFFECTIVE, flags, repro
+from tscope_tui.stages.repro import EFFECTIVE, KERNEL, UPDATES, flags, repro
 from tscope_tui.stages.run_analysis import RunAnalysis
 from tscope_tui.stages.run_state import RunState
 
@@ -148,7 +151,10 @@ class RunActions(ABC):
         self.state = self.state.fit()
 
     def do_pan(self, direction: int) -> None:
-        """Move what is in sight."""
+        """Move what is in sight; in the kernel, the column of the chosen pair."""
+        if self._focused()[0] == "kernel":
+            self._choose_pair(0, direction)
+            return
         before = self.state.window
         self.state = self.state.pan(direction)
         if before is None:
@@ -199,13 +205,38 @@ class RunActions(ABC):
             room = self.rects(*self.host.screen_size())[name].height - 3
             first = min(max(0, self.state.first_layer + direction), max(0, len(told.layers) - room))
             self.state = replace(self.state, first_layer=first)
+        elif name == "kernel":
+            self._choose_pair(direction, 0)
+        elif name == "influence" and self.data.updates is not None:
+            room = self.rects(*self.host.screen_size())[name].height - 2
+            most = max(0, self.data.updates.train.size - room)
+            first = min(max(0, self.state.first_influence + direction), most)
+            self.state = replace(self.state, first_influence=first)
+        elif self.state.view == "examples" and self.data.updates is not None:
+            if not self.data.updates.traced.size:
+                self.host.say("no influences were traced; a runs the analysis")
+                return
+            self.state = self.state.other_traced(direction, self.data.updates.traced.tolist())
+            self.reload(_REST)
         elif self.state.view == "telescoping" and told is not None:
             self.state = self.state.other_example(direction, told.examples)
             self.reload(_REST)
 
+    def _choose_pair(self, rows: int, columns: int) -> None:
+        """Move the chosen pair by cells of the map: by so many points that the mark moves."""
+        found = self.data.kernel
+        if found is None or found.matrices is None:
+            self.host.say("no matrix was kept; see the pane")
+            return
+        points = found.matrices.pairs.shape[1]
+        rect = self.rects(*self.host.screen_size())["kernel"]
+        down = max(1, -(-points // max(1, rect.height - 2)))
+        across = max(1, -(-points // max(1, rect.width - 2)))
+        self.state = self.state.other_pair(rows * down, columns * across, points)
+
     def do_output(self) -> None:
         """Choose the next output."""
-        told = self.data.telescoping
+        told = self.data.updates if self.state.view == "examples" else self.data.telescoping
         if told is None or told.outputs < 2:
             self.host.say("there is only one output" if told is not None else "no predictions to choose from")
             return
@@ -225,7 +256,13 @@ class RunActions(ABC):
 
     def do_view(self, view: str) -> None:
         """Change the view."""
-        first = {"overview": "loss", "telescoping": "prediction", "effective": "parameters"}[view]
+        first = {
+            "overview": "loss",
+            "telescoping": "prediction",
+            "effective": "parameters",
+            "kernel": "kernel",
+            "examples": "prediction",
+        }[view]
         self.state = replace(self.state, view=view, focus=first, maximised=False)
 
     def do_later(self, key: str) -> None:
@@ -268,8 +305,24 @@ class RunActions(ABC):
             options = [] if shown is None else flags(effective.METRIC, shown.options)
             self.analysis.toggle(effective.METRIC, [word for flag in options for word in shlex.split(flag)])
             return
+        if self.state.view == "kernel":
+            self.analysis.toggle(kernel.METRIC, self._kernel_options())
+            return
+        if self.state.view == "examples" or self._focused()[0] == "terms":
+            known = {} if self.data.updates is None else self.data.updates.options
+            options = flags(updates.METRIC, known)
+            self.analysis.toggle(updates.METRIC, [word for flag in options for word in shlex.split(flag)])
+            return
         replay = self._focused()[0] == "layers" or self.data.telescoping is not None
         self.analysis.toggle("telescoping", ["--replay"] if replay else [])
+
+    def _kernel_options(self) -> list[str]:
+        """Return the options of the result that is shown, and those that keep matrices."""
+        shown = self.data.kernel
+        options = {} if shown is None else dict(shown.options)
+        if not options.get("matrix"):
+            options["matrix"] = options.get("at") or "0,last"
+        return [word for flag in flags(kernel.METRIC, options) for word in shlex.split(flag)]
 
     def do_export(self) -> None:
         """Write the focused pane to files."""
@@ -292,7 +345,10 @@ class RunActions(ABC):
     def do_yank(self) -> None:
         """Copy the row at the cursor."""
         name, pane = self._focused()
-        text = pane.at() if isinstance(pane, SpreadPane) else pane.table().near(self.state.cursor)
+        if isinstance(pane, SpreadPane | HeatPane | SpectrumPane | InfluencePane):
+            text = pane.at()
+        else:
+            text = pane.table().near(self.state.cursor)
         self.host.copy(text)
         rows = text.count("\n") - 1
         self.host.say(f"copied {rows} row{'' if rows == 1 else 's'} of {name}")
@@ -302,8 +358,11 @@ class RunActions(ABC):
         name, pane = self._focused()
         told = self.data.telescoping
         options: Mapping[str, object] = {}
-        if name in EFFECTIVE:
-            options = {} if self.data.effective is None else self.data.effective.options
+        data = self.data
+        results = ((EFFECTIVE, data.effective), (KERNEL, data.kernel), (UPDATES, data.updates))
+        shown = next((result for panes, result in results if name in panes), None)
+        if any(name in panes for panes, _ in results):
+            options = {} if shown is None else shown.options
         elif told is not None:
             options = told.contribution_options if name == "layers" else told.options
         band = self.state.shown_band() or (0, self.data.last)
@@ -313,12 +372,13 @@ class RunActions(ABC):
             has_accuracy=told is not None and bool(told.accuracy),
             options=options,
             band=(round(band[0]), round(band[1])),
-            step=pane.step if isinstance(pane, SpreadPane) else self.state.cursor,
+            step=pane.step if isinstance(pane, SpreadPane | SpectrumPane) else self.state.cursor,
             held=self.data.effective is None or self.data.effective.gap is not None,
+            known=None if self.data.kernel is None else self.data.kernel.arrays,
         )
-        if name in EFFECTIVE and self.data.effective is not None:
+        if shown is not None:
             # Where there is no room for the pane of the method, its notes are read here.
-            lines += [f"# note: {note}" for note in self.data.effective.notes]
+            lines += [f"# note: {note}" for note in shown.notes]
         self.host.show(
             f"reproduce: {name}", [(Span(line, "dim" if line.startswith("#") else "text"),) for line in lines]
         )

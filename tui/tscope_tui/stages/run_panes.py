@@ -17,6 +17,7 @@ from tscope_tui.panes.shares import SharesPane
 from tscope_tui.panes.traces import TracesPane
 from tscope_tui.plot import Dash, Series
 from tscope_tui.stages.run_effective import effective_panes
+from tscope_tui.stages.run_kernel import kernel_panes
 from tscope_tui.stages.run_state import RunState
 
 # One dash and one colour for each of the three, in every pane.
@@ -46,6 +47,7 @@ def panes_of(
         "error": _errors(data, telescoping, loaded),
         "layers": _layers(data, state, telescoping, loaded),
         **effective_panes(data, loaded=loaded),
+        **kernel_panes(data, loaded=loaded),
         "traces": TracesPane(tuple(siblings), selected=side, compact=True),
         "recorded": FactsPane(_facts(data)),
     }

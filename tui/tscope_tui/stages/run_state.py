@@ -16,7 +16,7 @@ class RunState:
     """The shared cursor, the steps in sight, and the choices of each pane.
 
     Attributes:
-        view: overview, telescoping or effective.
+        view: overview, telescoping, effective, kernel or examples.
         focus: The pane with the focus.
         maximised: It has the whole room.
         cursor: The step of the scrubber.
@@ -32,6 +32,8 @@ class RunState:
         band: The marked range.
         choice: The example and output of the telescoping view.
         first_layer: The first layer listed.
+        first_influence: The first training example listed.
+        pair: The chosen row and column of the kernel.
     """
 
     view: str = "overview"
@@ -50,6 +52,8 @@ class RunState:
     band: tuple[float, float] | None = None
     choice: Choice = Choice()  # noqa: RUF009 - frozen
     first_layer: int = 0
+    first_influence: int = 0
+    pair: tuple[int, int] = (0, 0)
 
     @property
     def new(self) -> int:
@@ -145,8 +149,22 @@ class RunState:
         at = (at + 1 + direction) % (examples + 1) - 1
         return replace(self, choice=replace(self.choice, example=None if at < 0 else at))
 
+    def other_traced(self, direction: int, traced: Sequence[int]) -> RunState:
+        """Choose the next of the examples whose influences were traced; the first where none is chosen."""
+        known = self.choice.example in traced
+        at = (traced.index(self.choice.example) + direction) % len(traced) if known else 0
+        return replace(self, choice=replace(self.choice, example=traced[at]), first_influence=0)
+
     def other_output(self, outputs: int) -> RunState:
         """Choose the next output; after the last come all of them."""
         at = -1 if self.choice.output is None else self.choice.output
         at = (at + 2) % (outputs + 1) - 1
         return replace(self, choice=replace(self.choice, output=None if at < 0 else at))
+
+    def other_pair(self, rows: int, columns: int, points: int) -> RunState:
+        """Choose another row or column of a kernel of so many points; it ends at the edges."""
+        row, column = (
+            min(max(0, at + by), max(0, points - 1))
+            for at, by in zip(self.pair, (rows, columns), strict=True)
+        )
+        return replace(self, pair=(row, column))

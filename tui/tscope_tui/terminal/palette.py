@@ -11,6 +11,13 @@ from rich.style import Style
 _DARK = ("#56B4E9", "#E69F00", "#00B386", "#CC79A7", "#F0E442", "#D55E00", "#6FA8DC", "#BBBBBB")
 _LIGHT = ("#0072B2", "#D55E00", "#009E73", "#AA4F83", "#996B00", "#56B4E9", "#5F5F00", "#444444")
 
+# Viridis in sixteen levels: even steps of lightness, told apart without colour vision.
+_HEAT = (
+    *("#440154", "#481A6C", "#472F7D", "#414487", "#39568C", "#31688E", "#2A788E", "#23888E"),
+    *("#1F988B", "#22A884", "#35B779", "#54C568", "#7AD151", "#A5DB36", "#D2E21B", "#FDE725"),
+)
+HEAT_LEVELS = len(_HEAT)
+
 Palette = Mapping[str, Style]
 
 
@@ -32,12 +39,14 @@ def _palette(
         "select": Style(reverse=True),
     }
     styles |= {f"series{index}": Style(color=colour) for index, colour in enumerate(series)}
+    styles |= {f"heat{level}": Style(color=colour) for level, colour in enumerate(_HEAT)}
     return styles | {f"band:{tone}": style + Style(bgcolor=band) for tone, style in styles.items()}
 
 
 def _plain() -> Palette:
     """Return a palette without colours: only bold, dim, reverse and underlined ranges."""
     styles = {f"series{index}": Style() for index in range(8)}
+    styles |= {f"heat{level}": Style() for level in range(HEAT_LEVELS)}
     styles |= {tone: Style() for tone in ("text", "label", "good", "warn")}
     styles |= {tone: Style(dim=True) for tone in ("dim", "axis", "frame", "cursor")}
     styles |= {

@@ -1,0 +1,203 @@
+"""The optimizer's terms in the telescoping view and the influences in view 7, without a terminal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tscope_tui.data.updates import from_result
+from tscope_tui.jobs.analysis import Analysis
+from tscope_tui.panes.influence import InfluencePane
+from tscope_tui.panes.pane import Draw
+from tscope_tui.panes.terms import TermsPane
+from tscope_tui.spans import cells, plain
+from tscope_tui.stages.repro import repro
+from tscope_tui.stages.run import RunStage
+from tui_host import FakeHost, screen
+from tui_traces import finished, save_updates, updates_result
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> tuple[RunStage, FakeHost]:
+    monkeypatch.chdir(tmp_path)
+    host = FakeHost()
+    stage = RunStage(host, finished(tmp_path / "mlp.zarr"))
+    stage.start()
+    return stage, host
+
+
+@pytest.fixture
+def updates(run) -> tuple[RunStage, FakeHost]:
+    stage, host = run
+    save_updates(stage.path, options={"probe": "my set.npz", "influence": "0,2,5", "top": 5})
+    stage.act("view:examples", "7")
+    stage.reload()
+    return stage, host
+
+
+@pytest.mark.parametrize("view", ["telescoping", "examples"])
+def test_updates_that_are_missing_say_what_would_provide_them(run, view):
+    stage, host = run
+    stage.act(f"view:{view}", "")
+    # The synthetic traces have neither program nor batches.
+    assert "this trace cannot give terms" in screen(stage, host)
+    stage.data = replace(stage.data, updates_lacks=())
+    text = screen(stage, host)
+    assert "no terms of updates are saved" in text
+    assert "--metric updates" in text
+
+
+def test_terms_are_weighed_over_the_marked_range_and_read_at_the_cursor(updates):
+    stage, _ = updates
+    stage.act("view:telescoping", "2")
+    found = stage.data.updates
+    for step in (60, 90):
+        stage.go(step)
+        stage.act("mark_range", "m")
+    pane = stage.panes()["terms"]
+    assert (pane.low, pane.high, pane.step) == (60, 90, 90)
+    assert [term.name for term in pane.terms] == ["gradient", "preconditioning", "memory", "decoupled_decay"]
+    weight = np.square(found.first_order[60:90])
+    share = found.share["memory"]
+    memory = pane.terms[2]
+    assert memory.share == pytest.approx((share[60:90] * weight).sum() / weight.sum(), rel=1e-12)
+    assert memory.here == share[89]
+    assert sum(term.share for term in pane.terms) == pytest.approx(1.0, abs=1e-12)
+    stage.act("step:-10", "")
+    assert stage.panes()["terms"].terms[2].here == share[79]
+
+
+def test_the_cursor_is_in_the_interval_that_ends_at_or_after_it():
+    found = from_result(updates_result(6))
+    thin = replace(found, step=np.array([4.0, 6.0]))
+    assert [thin.row(step) for step in (0, 1, 4, 5, 6, 9)] == [0, 0, 0, 1, 1, 1]
+
+
+def test_influences_of_the_chosen_example_and_output(updates):
+    stage, host = updates
+    found = stage.data.updates
+    assert "influence on f[0] of example 0" in screen(stage, host)
+    for example in (0, 2, 5, 0):
+        stage.act("down", "j")
+        assert stage.state.choice.example == example
+        assert f"of example {example}" in screen(stage, host)
+    stage.act("up", "k")
+    for output in (0, 1):
+        stage.act("output", "o")
+        assert f"f[{output}] of example 5" in screen(stage, host)
+    pane = stage.panes()["influence"]
+    values = found.influence[2, 1]
+    assert np.array_equal(pane.value, values[np.argsort(-np.abs(values), kind="stable")])
+    assert np.array_equal(pane.memory, 0.4 * pane.value)
+    assert pane.example[0] == 100 + np.abs(values).argmax()
+    assert "add up to" in screen(stage, host)
+
+
+def test_predictions_of_another_probe_set_are_told_apart(updates):
+    stage, host = updates
+    assert "example 0 of 3 traced (j/k) · probe heldout · 1 note (r)" in screen(stage, host)
+    stage.data = replace(stage.data, updates=replace(stage.data.updates, probe="mine"))
+    assert "probe mine · f(x) of heldout · 1 note (r)" in screen(stage, host)
+
+
+def test_visits_are_those_of_the_row_at_the_cursor(updates):
+    stage, host = updates
+    stage.go(50)
+    pane = stage.panes()["visits"]
+    value = stage.data.updates.top_influence[49, 0, :4, 0]
+    assert "by visits @50" in screen(stage, host)
+    assert sorted(pane.value.tolist()) == sorted(value.tolist())
+    assert set(pane.example.tolist()) == {101, 102, 103, 104}
+
+
+def test_the_list_of_influences_scrolls_to_its_end_and_no_further(updates):
+    stage, host = updates
+    stage.act("focus:1", "tab")
+    assert stage.focus_in(80, 24) == "influence"
+    room = stage.rects(80, 24)["influence"].height - 2
+    for _ in range(60):
+        stage.act("down", "j")
+    assert stage.state.first_influence == 40 - room
+    last = stage.panes()["influence"].example[-1]
+    assert f"#{last}" in screen(stage, host)
+    stage.act("yank", "y")
+    lines = host.copied[-1].splitlines()
+    assert lines[0] == "example\tinfluence\tthrough_memory"
+    assert len(lines) == 11
+
+
+def test_results_without_influences_say_how_to_get_them(run):
+    stage, host = run
+    save_updates(stage.path, influences=False)
+    stage.act("view:examples", "7")
+    stage.reload()
+    assert "no influences were traced" in screen(stage, host)
+    stage.act("down", "j")
+    assert host.said[-1] == "no influences were traced; a runs the analysis"
+
+
+def test_updates_are_reproduced_with_their_options(updates):
+    stage, host = updates
+    stage.act("focus:1", "tab")
+    stage.act("repro", "r")
+    text = "\n".join(host.shown[-1][1]).replace("\\\n", "")
+    assert "--metric updates" in text
+    assert "--probe 'my set.npz'" in text
+    assert "--influence 0,2,5" in text
+    assert "--top" not in text
+    assert "# note: 12% of the change is not first-order" in text
+    for name in ("terms", "influence", "visits"):
+        lines = repro(name, stage.path, options={"steps": "3-9"}, band=(2, 9), step=5)
+        assert any("--steps 3-9" in line for line in lines)
+        compile("\n".join(lines[lines.index("# Python") :]), "repro", "exec")
+
+
+def test_an_analysis_is_started_from_the_view_and_from_the_pane_of_the_terms(updates, monkeypatch):
+    stage, _ = updates
+    commands = []
+    monkeypatch.setattr(Analysis, "run", lambda self, progress: commands.append(self.command))
+    stage.act("analyse", "a")
+    stage.act("view:telescoping", "2")
+    stage.state = replace(stage.state, focus="terms")
+    stage.act("analyse", "a")
+    stage.state = replace(stage.state, focus="prediction")
+    stage.act("analyse", "a")
+    options = ["--metric", "updates", "--probe", "my set.npz", "--influence", "0,2,5"]
+    assert [command[5:] for command in commands[:2]] == [options, options]
+    assert commands[2][5:7] == ["--metric", "telescoping"]
+
+
+@pytest.mark.parametrize("width", [4, 12, 26, 40, 80, 130])
+@pytest.mark.parametrize("height", [2, 3, 12])
+def test_the_panes_fill_their_room_at_any_size(width, height):
+    found = from_result(updates_result())
+    whole = found.influences(1, 0)
+    panes = (
+        TermsPane(tuple(found.terms(0, 120, 60)), 0, 120, 60),
+        TermsPane((), 0, 120, 60, ("nothing is saved",)),
+        InfluencePane("influence", whole.example, whole.value, whole.memory, foot="40 add up"),
+        InfluencePane("influence", np.zeros(0, np.int64), np.zeros(0), empty=("nothing is saved",)),
+    )
+    for pane in panes:
+        lines = pane.lines(width, height, Draw())
+        assert len(lines) == height
+        assert {cells(plain(line)) for line in lines} == {width}
+
+
+def test_values_that_are_not_finite_are_drawn(tmp_path: Path):
+    result = updates_result(5)
+    arrays = dict(result.arrays)
+    for name in ("influence", "first_order", "share_memory", "top_influence"):
+        data = np.full(arrays[name].data.shape, np.nan)
+        arrays[name] = replace(arrays[name], data=data)
+    found = from_result(replace(result, arrays=arrays))
+    whole = found.influences(0, 0)
+    visits = found.visits(0, 0, 3.0)
+    for pane in (
+        TermsPane(tuple(found.terms(0, 5, 3)), 0, 5, 3),
+        InfluencePane("influence", whole.example, whole.value, whole.memory),
+        InfluencePane("visits", visits.example, visits.value),
+    ):
+        assert len(pane.lines(60, 10, Draw())) == 10

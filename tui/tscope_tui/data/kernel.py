@@ -1,0 +1,207 @@
+"""The tangent kernel along a run, from the newest saved result of the metric `kernel`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tscope_format.errors import clean
+
+from tscope_tui.data.events import Event
+from tscope_tui.plot import compact
+
+if TYPE_CHECKING:
+    from tscope_format import Result, RootReader
+
+    Floats = NDArray[np.float64]
+
+METRIC = "kernel"
+SERIES = ("distance_train", "alignment_train", "alignment_test")
+
+# Entries of matrices that are kept in memory: 128 MB. Of more, evenly spaced ones are kept.
+_ENTRIES = 1 << 25
+# A step between two rows that moves the alignment by so much is an event.
+_JUMP = 0.1
+# What the analysis needs of a trace: an array, what it is, and the option that records it.
+_NEEDS = (
+    ("program/graph", "the model as data", "record a model that torch.export can export"),
+    ("examples/input/0", "the training examples", "record --max-examples N"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Matrices:
+    """K at some steps, a number for each pair of points: the mean over its outputs, (1/C) Σ_c K_cc.
+
+    Points are ordered by set (training first), and within one by label, so that classes are blocks.
+
+    Attributes:
+        step: The steps (matrix,).
+        pairs: K (matrix, point, point).
+        train: How many of the points are training examples; they come first.
+        numbers: Which example of its set each point is (point,).
+        label: The label of each point (point,): a class, or the value of one output; NaN where not known.
+    """
+
+    step: NDArray[np.int64]
+    pairs: NDArray[np.float32]
+    train: int
+    numbers: NDArray[np.int64]
+    label: Floats
+
+    def at(self, step: float) -> int:
+        """Return the last matrix at or before a step, the first when none is."""
+        return max(0, int(self.step.searchsorted(step, side="right")) - 1)
+
+    def name(self, point: int) -> str:
+        """Return what a point is, in words."""
+        part = "train" if point < self.train else "held-out"
+        label = "" if math.isnan(self.label[point]) else f" y {compact(float(self.label[point]))}"
+        return f"{part} #{int(self.numbers[point])}{label}"
+
+    def rank(self, matrix: int, row: int, column: int) -> float:
+        """Return the share of all pairs whose value is not larger than this one."""
+        values = self.pairs[matrix]
+        return float(np.count_nonzero(values <= values[row, column]) / values.size)
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """The series of a result.
+
+    Attributes:
+        step: The steps of the rows (step,).
+        series: By the array's name, each (step,); only those that the result has.
+        eigenvalues: The largest of the training examples (step, eigenvalue).
+        matrices: The matrices that were kept; None where none were.
+        facts: How it was computed, as label and text; cleaned.
+        notes: What a reader has to know; cleaned.
+        options: The options of the analysis.
+        arrays: The names of the result's arrays.
+    """
+
+    step: Floats
+    series: Mapping[str, Floats]
+    eigenvalues: Floats
+    matrices: Matrices | None
+    facts: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    options: Mapping[str, object] = field(default_factory=dict)
+    arrays: frozenset[str] = frozenset()
+
+    def row(self, step: float) -> int:
+        """Return the last row at or before a step, the first when none is."""
+        return max(0, int(self.step.searchsorted(step, side="right")) - 1)
+
+    def value(self, name: str, step: float) -> float:
+        """Return a series at a step; NaN where the result does not have it."""
+        values = self.series.get(name)
+        return math.nan if values is None else float(values[self.row(step)])
+
+    def events(self) -> list[Event]:
+        """Return the row before which the alignment with the training labels rose or fell most, if it did."""
+        values = self.series.get("alignment_train")
+        if values is None or values.size < 2:
+            return []
+        change = np.nan_to_num(np.diff(values))
+        at = int(np.abs(change).argmax())
+        if abs(change[at]) < _JUMP:
+            return []
+        return [Event(int(self.step[at + 1]), "K", f"kernel alignment {change[at]:+.2f}")]
+
+
+def from_result(result: Result) -> Kernel:
+    """Return what the view shows of a saved result.
+
+    Raises:
+        KeyError: It lacks one of the arrays of the metric.
+    """
+
+    def floats(name: str) -> Floats:
+        return np.asarray(result.arrays[name].data, dtype=np.float64)
+
+    step = floats("step")
+    series = {
+        name: floats(name)
+        for name, array in result.arrays.items()
+        if array.dims == ("step",) and name != "step"
+    }
+    series["distance_train"]  # without it this is no result of the metric
+    options = result.provenance.get("options")
+    return Kernel(
+        step,
+        series,
+        floats("eigenvalues_train"),
+        _matrices(result) if "kernel" in result.arrays else None,
+        _facts(result),
+        tuple(clean(note) for note in result.notes),
+        options if isinstance(options, Mapping) else {},
+        frozenset(result.arrays),
+    )
+
+
+def _matrices(result: Result) -> Matrices:
+    data = result.arrays["kernel"].data
+    points, outputs = data.shape[1:3]
+    stride = max(1, math.ceil(len(data) * points * points / _ENTRIES))
+    kept = data[::-1][::stride][::-1]  # the last one always
+    pairs = np.einsum("micjc->mij", kept) / outputs
+    numbers = [np.asarray(result.arrays[name].data) for name in ("train", "test") if name in result.arrays]
+    labels = [
+        _labels(result, name, len(found)) for name, found in zip(("train", "test"), numbers, strict=False)
+    ]
+    orders = [np.argsort(values, kind="stable") for values in labels]
+    train = len(numbers[0])
+    order = np.concatenate([orders[0], *(one + train for one in orders[1:])])
+    step = np.asarray(result.arrays["matrix_step"].data, dtype=np.int64)[::-1][::stride][::-1]
+    return Matrices(
+        step,
+        pairs[:, order][:, :, order].astype(np.float32),
+        train,
+        np.concatenate(numbers)[order].astype(np.int64),
+        np.concatenate(labels)[order],
+    )
+
+
+def _labels(result: Result, name: str, count: int) -> Floats:
+    """Return one number an example: its class, or its value where there is one output."""
+    if f"label_{name}" not in result.arrays:
+        return np.full(count, np.nan)
+    values = np.asarray(result.arrays[f"label_{name}"].data, dtype=np.float64)
+    return values[:, 0] if values.shape[1] == 1 else values.argmax(1).astype(np.float64)
+
+
+def _facts(result: Result) -> tuple[tuple[str, str], ...]:
+    """Return how a result was computed, in words."""
+    scalars, provenance = result.scalars, result.provenance
+    held = f", {scalars.get('examples_test')} held out" if scalars.get("examples_test") else ""
+    probe = f" ({scalars.get('probe')})" if held and scalars.get("probe") else ""
+    what = "with the optimizer's preconditioner" if scalars.get("preconditioned") else "plain"
+    lines = [
+        ("kernel", f"exact, {what}"),
+        ("examples", f"{scalars.get('examples_train')} trained{held}{probe}"),
+        ("outputs", str(scalars.get("outputs") or "")),
+        ("precision", str(provenance.get("dtype") or "")),
+        ("layers", _shares(result)),
+    ]
+    return tuple((clean(label), clean(text)) for label, text in lines if text)
+
+
+def _shares(result: Result) -> str:
+    """Return the layers' shares of the trace at the last row, the largest first."""
+    names: Any = result.provenance.get("layers")
+    if "share_trace_train" not in result.arrays or not isinstance(names, list):
+        return ""
+    shares = np.nan_to_num(np.asarray(result.arrays["share_trace_train"].data, dtype=np.float64)[-1])
+    order = np.argsort(-shares, kind="stable")[:4]
+    return ", ".join(f"{names[index]} {shares[index]:.0%}" for index in order if index < len(names))
+
+
+def lacks_of(root: RootReader) -> tuple[str, ...]:
+    """Return what a root lacks for the analysis, each with what would record it."""
+    arrays = root.arrays()
+    return tuple(f"it lacks {what}: {remedy}" for name, what, remedy in _NEEDS if name not in arrays)

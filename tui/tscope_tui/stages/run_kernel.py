@@ -1,0 +1,134 @@
+"""The panes of the tangent kernel of an opened run."""
+
+from __future__ import annotations
+
+import math
+import shlex
+
+from tscope_tui.data.kernel import METRIC, SERIES, Kernel
+from tscope_tui.data.run import RunData
+from tscope_tui.panes.chart import ChartPane
+from tscope_tui.panes.facts import FactsPane
+from tscope_tui.panes.heat import HeatPane
+from tscope_tui.panes.pane import Pane
+from tscope_tui.panes.spectrum import SpectrumPane, spectrum_pane
+from tscope_tui.plot import Dash, Series, compact
+from tscope_tui.spans import Span
+from tscope_tui.stages.run_state import RunState
+
+_LABELS = {"distance_train": "distance", "alignment_train": "align", "alignment_test": "held-out align"}
+_DASHES: dict[str, Dash] = {"distance_train": "solid", "alignment_train": "dash", "alignment_test": "dot"}
+
+
+def kernel_panes(data: RunData, *, loaded: bool) -> dict[str, Pane]:
+    """Return the panes that are of the whole run."""
+    return {"course": _course(data, loaded), "kernel method": FactsPane(_method(data, loaded), "method")}
+
+
+def panes_at(data: RunData, state: RunState, *, loaded: bool) -> dict[str, Pane]:
+    """Return the panes that are of the cursor's step."""
+    found = data.kernel
+    if found is None:
+        told = _missing(data, loaded)
+        return {
+            "kernel": HeatPane(None, 0, empty=told),
+            "spectrum": SpectrumPane((), 0, told),
+            "pair": FactsPane((), "pair"),
+        }
+    kept = (
+        "no matrix was kept: press a, or run:",
+        f"{analyse_text(data)} --matrix 0,last",
+    )
+    return {
+        "kernel": HeatPane(found.matrices, state.cursor, state.pair, kept),
+        "spectrum": spectrum_pane(found, state.cursor),
+        "pair": FactsPane(_pair(found, state), "pair"),
+    }
+
+
+def status_of(found: Kernel, cursor: int) -> list[Span]:
+    """Return the values at the cursor, and how many notes the result has."""
+    if not found.step.size:
+        return []
+    values = [
+        f"{label} {compact(found.value(name, cursor), 3)}"
+        for name, label in (
+            ("movement_train", "moved"),
+            ("alignment_train", "align"),
+            ("effective_rank_train", "eff. rank"),
+        )
+        if name in found.series and math.isfinite(found.value(name, cursor))
+    ]
+    notes = f" · {len(found.notes)} note{'' if len(found.notes) == 1 else 's'} (r)" if found.notes else ""
+    return [
+        Span(f" step {int(found.step[found.row(cursor)]):,}: {'  '.join(values)} · saved result", "dim"),
+        Span(notes, "warn"),
+    ]
+
+
+def analyse_text(data: RunData) -> str:
+    """Return the command that computes the metric, as one types it."""
+    return f"tscope analyze {shlex.quote(str(data.path))} --metric {METRIC}"
+
+
+def _missing(data: RunData, loaded: bool) -> tuple[str, ...]:
+    """Return what would provide the kernel."""
+    if data.problems:
+        return data.problems
+    if not loaded or data.steps is None:
+        return ("reading …",)
+    if data.kernel_lacks:
+        return ("this trace cannot give a tangent kernel:", *data.kernel_lacks)
+    return ("no tangent kernel is saved", "press a, or run:", f"{analyse_text(data)} --matrix 0,last")
+
+
+def _course(data: RunData, loaded: bool) -> ChartPane:
+    found = data.kernel
+    if found is None or not found.step.size:
+        return ChartPane("distance, alignment", (), empty=_missing(data, loaded))
+    series = [
+        Series(_LABELS[name], found.step, found.series[name], _DASHES[name], hue)
+        for hue, name in enumerate(SERIES)
+        if name in found.series
+    ]
+    return ChartPane("K", tuple(series))
+
+
+def _pair(found: Kernel, state: RunState) -> tuple[tuple[str, str], ...]:
+    """Return the chosen pair, and what of the kernel as a whole is not in the charts."""
+    lines = []
+    matrices = found.matrices
+    if matrices is not None and matrices.pairs.size:
+        index, points = matrices.at(state.cursor), matrices.pairs.shape[1]
+        row, column = (min(at, points - 1) for at in state.pair)
+        value = float(matrices.pairs[index, row, column])
+        rank = matrices.rank(index, row, column)
+        lines += [
+            (f"K @{int(matrices.step[index]):,}", f"{compact(value)}  (above {rank:.0%} of pairs)"),
+            ("row", matrices.name(row)),
+            ("column", matrices.name(column)),
+        ]
+    at = found.row(state.cursor)
+
+    def value_of(name: str) -> str:
+        return compact(found.value(name, state.cursor), 3)
+
+    lines.append(
+        (
+            "eff. rank",
+            f"{value_of('effective_rank_train')}   λmax {compact(float(found.eigenvalues[at, 0]), 3)}",
+        )
+    )
+    lines.append(("moved", f"{value_of('movement_train')} times ‖K₀‖"))
+    weights = value_of("weight_norm_max_train")
+    if "weight_norm_max_test" in found.series:
+        weights += f" train, {value_of('weight_norm_max_test')} held out"
+    lines.append(("max ‖k(x)‖", weights))
+    return tuple(lines)
+
+
+def _method(data: RunData, loaded: bool) -> tuple[tuple[str, str], ...]:
+    found = data.kernel
+    if found is None:
+        return tuple(("" if index else "none", text) for index, text in enumerate(_missing(data, loaded)))
+    return (*found.facts, *(("note", note) for note in found.notes))

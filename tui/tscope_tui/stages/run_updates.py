@@ -1,0 +1,91 @@
+"""The panes of the updates of an opened run: the optimizer's terms, and the training examples' influences."""
+
+from __future__ import annotations
+
+import shlex
+
+import numpy as np
+
+from tscope_tui.data.run import RunData
+from tscope_tui.data.updates import METRIC, Updates
+from tscope_tui.panes.influence import InfluencePane
+from tscope_tui.panes.pane import Pane
+from tscope_tui.panes.terms import TermsPane
+from tscope_tui.plot import compact
+from tscope_tui.spans import Span
+from tscope_tui.stages.run_state import RunState
+
+_NONE = np.zeros(0, np.int64)
+
+
+def panes_at(data: RunData, state: RunState, *, loaded: bool) -> dict[str, Pane]:
+    """Return the panes of the terms and the influences; what they show is of the cursor's step."""
+    found = data.updates
+    band = state.shown_band() or (0.0, float(data.last))
+    low, high = round(band[0]), round(band[1])
+    if found is None:
+        told = _missing(data, loaded)
+        nothing = InfluencePane("influence", _NONE, np.zeros(0), empty=told)
+        return {"terms": TermsPane((), low, high, 0, told), "influence": nothing, "visits": nothing}
+    step = int(found.step[found.row(state.cursor)]) if found.step.size else 0
+    still = ("the predictions did not move in this range",)
+    terms = TermsPane(tuple(found.terms(low, high, state.cursor)), low, high, step, still)
+    return {"terms": terms, **_influences(data, found, state)}
+
+
+def _influences(data: RunData, found: Updates, state: RunState) -> dict[str, Pane]:
+    if found.influence is None:
+        told = ("no influences were traced: press a, or run:", analyse_text(data))
+        nothing = InfluencePane("influence", _NONE, np.zeros(0), empty=told)
+        return {"influence": nothing, "visits": nothing}
+    place = found.place(state.choice.example)
+    output = min(state.choice.output or 0, max(0, found.outputs - 1))
+    name = f"f{f'[{output}]' if found.outputs > 1 else ''} of example {int(found.traced[place])}"
+    whole = found.influences(place, output)
+    steps = f"steps {found.first:,}–{int(found.step[-1]):,}" if found.step.size else ""
+    influence = InfluencePane(
+        f"influence on {name}, {steps}",
+        whole.example,
+        whole.value,
+        whole.memory if whole.memory.any() else None,
+        state.first_influence,
+        f"{whole.example.size} add up to {compact(whole.total, 3)}",
+    )
+    at = found.visits(place, output, state.cursor)
+    if at is None:
+        return {"influence": influence, "visits": influence}
+    visits = InfluencePane(
+        f"by visits @{at.step:,}",
+        at.example,
+        at.value,
+        foot="what they did until the last step",
+        empty=("no example was visited in this row",),
+    )
+    return {"influence": influence, "visits": visits}
+
+
+def status_of(data: RunData, found: Updates, state: RunState) -> list[Span]:
+    """Return which prediction is shown, and how many notes the result has."""
+    place = found.place(state.choice.example)
+    traced = f"example {int(found.traced[place])} of {found.traced.size} traced" if found.traced.size else ""
+    notes = f" · {len(found.notes)} note{'' if len(found.notes) == 1 else 's'} (r)" if found.notes else ""
+    told = data.telescoping
+    # The chart above them is of the newest predictions, which may be of other examples.
+    other = f" · f(x) of {told.probe}" if told is not None and told.probe != found.probe else ""
+    return [Span(f" {traced} (j/k) · probe {found.probe}", "dim"), Span(other + notes, "warn")]
+
+
+def analyse_text(data: RunData) -> str:
+    """Return the command that computes the metric, as one types it."""
+    return f"tscope analyze {shlex.quote(str(data.path))} --metric {METRIC}"
+
+
+def _missing(data: RunData, loaded: bool) -> tuple[str, ...]:
+    """Return what would provide the terms and influences."""
+    if data.problems:
+        return data.problems
+    if not loaded or data.steps is None:
+        return ("reading …",)
+    if data.updates_lacks:
+        return ("this trace cannot give terms of updates:", *data.updates_lacks)
+    return ("no terms of updates are saved", "press a, or run:", analyse_text(data))
