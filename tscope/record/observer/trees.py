@@ -278,6 +278,11 @@ def observe(module: Any) -> None:
         with contextlib.suppress(AttributeError):
             os.register_at_fork(after_in_child=trees.forked)
         _trees.append(trees)
+    # Another version of a library may lack what is replaced: then nothing of it is recorded.
+    _trees[0].guarded(module.__name__, _install, module)
+
+
+def _install(module: Any) -> None:
     library = module.__name__.partition(".")[0]
     if library == "sklearn":
         from . import trees_sklearn
