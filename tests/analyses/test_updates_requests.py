@@ -128,7 +128,7 @@ def test_the_most_influential_examples_of_each_row(tmp_path):
 
 
 def test_pieces_of_the_walk_back_and_of_the_rows_change_nothing(tmp_path, monkeypatch):
-    run = make_run(tmp_path, "adam", 3)
+    run = make_run(tmp_path, "adam", 3, count=1)
     whole = run.analysed(influence="all").arrays
     walks = []
 

@@ -204,20 +204,20 @@ def influences(
     """
     shape = (*next(iter(jacobians[0].values())).shape[:2], examples)
     direct, later = torch.zeros(shape).double(), torch.zeros(shape).double()
-    moments: dict[tuple[int, str], Tensor] = {}
+    moments: Named = {}
     for index, (seen, own, J) in enumerate(zip(steps, gradients, jacobians, strict=True)):
         norms = [math.hypot(*(float(v.norm()) for v in values.values())) for values in (seen.used, seen.raw)]
-        for example in range(examples):
-            for name in seen.names:
-                h, theta = seen.hyper[name], seen.theta[name]
-                sign = -1.0 if h["maximize"] else 1.0
-                zero = torch.zeros_like(theta)
-                g = own.get(example, {}).get(name, zero) * sign * norms[0] / norms[1]
-                moment = moments.get((example, name), zero)
-                new, _ = documented(kind, h, seen.state[name], index + 1, g, zero)
-                old, _ = documented(kind, h, seen.state[name], index + 1, zero, moment)
-                _, moments[example, name] = documented(kind, h, seen.state[name], index + 1, g, moment)
-                if index >= first:
-                    direct[:, :, example] += J[name] @ new.flatten()
-                    later[:, :, example] += J[name] @ old.flatten()
+        for name in seen.names:
+            h, state, t = seen.hyper[name], seen.state[name], index + 1
+            zero = torch.zeros(examples, *seen.theta[name].shape, dtype=torch.float64)
+            g = zero.clone()  # a gradient of its own for every example, in the first dimension
+            for example, values in own.items():
+                g[example] = values[name] * (-1.0 if h["maximize"] else 1.0) * norms[0] / norms[1]
+            moment = moments.get(name, zero)
+            new, _ = documented(kind, h, state, t, g, zero)
+            old, _ = documented(kind, h, state, t, zero, moment)
+            _, moments[name] = documented(kind, h, state, t, g, moment)
+            if index >= first:
+                direct += J[name] @ new.flatten(1).T
+                later += J[name] @ old.flatten(1).T
     return direct, later
