@@ -11,7 +11,7 @@ from tscope_tui.spans import cells
 from tscope_tui.stages.browser import BrowserStage
 from tscope_tui.stages.run import RunStage
 from tui_host import FakeHost, screen
-from tui_traces import Run, finished, save_effective, save_telescoping, save_updates
+from tui_traces import Run, finished, save_effective, save_kernel, save_telescoping, save_updates
 
 SIZES = [(60, 15), (80, 24), (120, 36), (160, 48)]
 
@@ -23,6 +23,7 @@ def written(tmp_path_factory) -> Path:
     finished(folder.parent / "effective" / "other.zarr", 60)
     # Not in the folder of the browser's golden text, whose columns would change.
     save_effective(finished(folder.parent / "effective" / "mlp.zarr"), error=0.08)
+    save_kernel(finished(folder.parent / "kernel" / "mlp.zarr"))
     explained = finished(folder.parent / "updates" / "mlp.zarr")
     save_telescoping(explained, 120, ("fc1.weight", "fc1.bias", "head.weight"))
     save_updates(explained)
@@ -96,6 +97,22 @@ def test_the_effective_parameters_in_ascii(traces, golden):
     text = screen(stage, host)
     assert text.isascii()
     golden("screen_effective_ascii_80x24.txt", text)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_kernel(traces, size, golden):
+    keys = ("view:kernel", "event:-1", "down", "pan:1", "pan:1")
+    stage, host = opened(Path("kernel/mlp.zarr"), *size, *keys)
+    text = screen(stage, host)
+    assert all(cells(line) <= size[0] for line in text.split("\n"))
+    golden(f"screen_kernel_{size[0]}x{size[1]}.txt", text)
+
+
+def test_the_kernel_in_ascii(traces, golden):
+    stage, host = opened(Path("kernel/mlp.zarr"), 80, 24, "view:kernel", ascii=True)
+    text = screen(stage, host)
+    assert text.isascii()
+    golden("screen_kernel_ascii_80x24.txt", text)
 
 
 @pytest.mark.parametrize("size", SIZES)
