@@ -39,14 +39,16 @@ def tscope_command(folder, *arguments):
     return done
 
 
-def recorded(folder, *more: str, lr: float, steps: int, momentum: float = 0.0, decay: float = 0.0):
-    """Record least squares whose design has the singular values SIGMA, and analyse it."""
+def recorded(
+    folder, *more: str, lr: float, steps: int, momentum: float = 0.0, decay: float = 0.0, n=N, inputs=3
+):
+    """Record least squares whose design (n, inputs) has the singular values SIGMA, and analyse it."""
     rng = np.random.default_rng(0)
-    U, _ = np.linalg.qr(rng.standard_normal((N, 3)))
-    V, _ = np.linalg.qr(rng.standard_normal((3, 3)))
-    y = rng.standard_normal((N, 1))
+    U, _ = np.linalg.qr(rng.standard_normal((n, 3)))
+    V, _ = np.linalg.qr(rng.standard_normal((inputs, 3)))
+    y = rng.standard_normal((n, 1))
     np.savez(folder / "data.npz", x=U * SIGMA @ V.T, y=y, lr=lr)
-    np.savez(folder / "held.npz", x=rng.standard_normal((5, 3)))
+    np.savez(folder / "held.npz", x=rng.standard_normal((5, inputs)))
     (folder / "train.py").write_text(SCRIPT.format(steps=steps, momentum=momentum, decay=decay))
     tscope_command(
         folder, "record", "-o", "run.zarr", "--probe", "held.npz", "--", sys.executable, "train.py"
@@ -72,6 +74,15 @@ def test_least_squares_has_as_many_parameters_as_inputs(tmp_path):
     filters = 1 - (1 - 0.9 * SIGMA**2) ** np.arange(41)[:, None]
     curve = np.array(result["arrays"]["p_train"]["data"])
     assert np.abs(curve - np.square(filters).sum(1)).max() < 1e-10
+
+
+def test_the_minimum_norm_solution_interpolates_with_n_parameters(tmp_path):
+    n, inputs, lr = 3, 7, 0.9 * 3 / 2
+    result, _ = recorded(tmp_path, lr=lr, steps=60, n=n, inputs=inputs)
+    assert result["scalars"]["p_train"] == pytest.approx(n, rel=1e-10)
+    X, held = (np.load(tmp_path / name)["x"] for name in ("data.npz", "held.npz"))
+    smoother = held @ np.linalg.pinv(X)
+    assert result["scalars"]["p_test"] == pytest.approx(n / 5 * np.square(smoother).sum(), rel=1e-10)
 
 
 def test_heavy_ball_with_decay_filters_as_its_scalar_recursion(tmp_path):
