@@ -54,7 +54,7 @@ class TraceWriter:
         self._tree = Tree(disk)
         self._roots: dict[str, RootWriter | TreesWriter] = {}
         self._committed_rows: dict[str, int] = {}
-        self._last_commit = clock.monotonic()
+        self._due = clock.monotonic() + flush_seconds
         self._closed = False
 
     @classmethod
@@ -74,7 +74,8 @@ class TraceWriter:
             facts: JSON facts about the run.
             overwrite: replace a trace that is there; nothing else is ever replaced.
             durable: sync every file, so that commits survive a power cut.
-            flush_seconds: how much time may pass between commits.
+            flush_seconds: how long a row may wait until it is committed, for as long as a commit takes less
+                than a third of that.
 
         Raises:
             RecordError: the path exists or cannot be written.
@@ -184,7 +185,7 @@ class TraceWriter:
         Raises:
             RecordError: the disk refuses.
         """
-        if clock.monotonic() - self._last_commit >= self._flush_seconds:
+        if clock.monotonic() >= self._due:
             self.commit()
 
     def commit(self) -> None:
@@ -259,10 +260,15 @@ class TraceWriter:
             raise
 
     def _commit(self, status: Status, reason: str | None) -> None:
+        began = clock.monotonic()
         rows = {name: root.rows for name, root in self._roots.items()}
         self._tree.commit(self._roots.values(), self._record(status, reason, rows))
         self._committed_rows = rows
-        self._last_commit = clock.monotonic()
+        ended = clock.monotonic()
+        taken = ended - began
+        # A row that comes right after the beginning waits for the end of the next one, which may take as long
+        # again and more. Those that take very long leave as much time to everything else.
+        self._due = max(ended + taken, began + self._flush_seconds - 2 * taken)
 
     def _record(self, status: Status, reason: str | None, rows: Mapping[str, int]) -> Mapping[str, JSON]:
         facts = {**self.facts, "format": FORMAT, "status": status, "rows": dict(rows)}

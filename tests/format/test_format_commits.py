@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from format_run import Run, check, committed, small_chunks
@@ -18,6 +19,7 @@ from tscope_format import (
     verify,
     writer,
 )
+from tscope_format.tree import Tree
 
 
 @pytest.fixture
@@ -38,6 +40,36 @@ def test_the_open_block_is_committed_when_its_time_has_come(
     now[0] += 0.2
     run.writer.maybe_flush()
     assert committed(run).rows == 2
+
+
+@pytest.mark.parametrize(
+    ("taken", "pause"),
+    [(0.0, 2.0), (0.1, 1.8), (0.5, 1.0), (3.0, 6.0)],
+    ids=["none", "short", "half", "long"],
+)
+def test_a_row_that_comes_during_a_commit_is_committed_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: float, pause: float
+) -> None:
+    """Unless commits take most of that time: then they take half of it."""
+    now = [100.0]
+    monkeypatch.setattr("tscope_format.writer.clock.monotonic", lambda: now[0])
+    run = Run(tmp_path / "t.zarr", flush_seconds=2.0)
+    plain = Tree.commit
+
+    def slow(*arguments: Any) -> None:
+        plain(*arguments)
+        now[0] += taken
+
+    monkeypatch.setattr(Tree, "commit", slow)
+    run.writer.commit()
+    run.append()
+    now[0] += pause - taken - 0.01
+    run.writer.maybe_flush()
+    assert committed(run).rows == 1
+    now[0] += 0.02
+    run.writer.maybe_flush()
+    assert committed(run).rows == 2
+    assert now[0] <= 102.02 or taken > 2 / 3
 
 
 def test_a_commit_without_news_shows_that_the_recorder_lives(tmp_path: Path) -> None:
