@@ -7,7 +7,6 @@ axis of each being the example, and optionally the labels as `y`.
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tscope_format.errors import UsageError, clean
+
+from tscope.npz import read_npz
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,7 +80,7 @@ def read_probe_file(path: str | Path, expected: Sequence[InputSpec] | None = Non
         UsageError: The file is missing or unreadable, has other keys, or its arrays do not fit the model.
     """
     path = Path(path)
-    arrays = _load(path)
+    arrays = read_npz(path, "probe file", _KEYS)
     names = _input_names(path, arrays)
     inputs = tuple(arrays[name] for name in names)
     target = arrays.get("y")
@@ -90,25 +91,6 @@ def read_probe_file(path: str | Path, expected: Sequence[InputSpec] | None = Non
         if array is not None:
             _check_values(path, name, array)
     return ProbeSet(path.stem, inputs, target, {"file": path.name})
-
-
-def _load(path: Path) -> dict[str, NDArray[Any]]:
-    if not path.is_file():
-        raise UsageError(f"probe file {clean(path)} does not exist; give an .npz with {_KEYS}")
-    try:
-        # The file is opened here: numpy leaves its own open when the archive is damaged.
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UsageError(f"probe file {clean(path)} is one bare array; save an .npz with {_KEYS}")
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        # Of any other file numpy says that it holds pickles, and how to load them.
-        reason = clean(error) if zipfile.is_zipfile(path) else "it is no zip archive"
-        raise UsageError(
-            f"probe file {clean(path)} cannot be read as .npz ({reason}); save one with "
-            "numpy.savez(path, x=…, y=…), without pickled objects"
-        ) from error
 
 
 def _input_names(path: Path, arrays: Mapping[str, NDArray[Any]]) -> list[str]:

@@ -15,9 +15,10 @@ from tscope_format import Result, ResultInfo, TraceReader
 from tscope_format.errors import MissingDataError, UsageError, clean
 
 from tscope_cli.numerals import percent, significant
+from tscope_cli.readings import series
 from tscope_cli.table import Column, render
 from tscope_cli.terminal import is_tty, out, paint, width
-from tscope_cli.views import Curve, needed, series, view_of
+from tscope_cli.views import Curve, needed, view_of
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def _entry(
         )
     result = load_result(path, metric, info.id, arrays=needed(metric))
     view = view_of(result)
-    if view.coordinate not in result.arrays:
+    if view.coordinate != "step" or "step" not in result.arrays:
         raise UsageError(f"{clean(metric)} has no values along the steps to compare")
     steps = np.asarray(result.arrays[view.coordinate].data)
     row = len(steps) - 1 if at is None else int(np.searchsorted(steps, at, side="right")) - 1

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from tscope_format import Result, UsageError, clean
 
-from tscope_cli.views import Panel, View, drawn, layers, series, thin, view_of
+from tscope_cli.readings import layers, series
+from tscope_cli.views import Panel, View, drawn, thin, view_of
 
 SUFFIXES = (".svg", ".png", ".pdf")
 # Okabe and Ito's colours, with dashes: never told apart by colour alone.
@@ -69,7 +70,8 @@ def save(result: Result, path: Path, title: str) -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    drawings = _drawings(result, view_of(result))
+    view = view_of(result)
+    drawings = _drawings(result, view)
     if not drawings:
         raise UsageError(f"--plot: a result of {result.metric} has no series to draw")
     columns, rows = min(2, len(drawings)), (len(drawings) + 1) // 2
@@ -78,7 +80,7 @@ def save(result: Result, path: Path, title: str) -> None:
         figure = Figure(figsize=(5.4 * columns, 3.1 * rows + 0.4), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, draw in zip(grid, drawings, strict=False):
-            axes.set_xlabel("step")
+            axes.set_xlabel("share of irregular test examples" if view.coordinate == "share" else "step")
             axes.grid(alpha=0.25, linewidth=0.5)
             draw(axes)
         for axes in grid[len(drawings) :]:

@@ -8,9 +8,10 @@ from tscope_format import Result
 
 from tscope_cli import sketch
 from tscope_cli.numerals import percent, significant
+from tscope_cli.readings import series
 from tscope_cli.table import Column, facts, render
 from tscope_cli.terminal import ascii_only, coloured, out, paint, width
-from tscope_cli.views import Curve, series, thin, view_of
+from tscope_cli.views import Curve, thin, view_of
 
 _ROWS = 12
 
@@ -50,12 +51,12 @@ def table(result: Result) -> list[str]:
     curves = [series(result, curve.array) for curve in view.columns]
     rows = [
         [
-            f"{int(steps[row]):,}",
+            view.place(float(steps[row])),
             *(_cell(curve, values[row]) for curve, values in zip(view.columns, curves, strict=True)),
         ]
         for row in thin(len(steps), _ROWS)
     ]
-    return render([Column("step"), *(Column(curve.title) for curve in view.columns)], rows)
+    return render([Column(view.abscissa), *(Column(curve.title) for curve in view.columns)], rows)
 
 
 def wrap(text: str, columns: int) -> list[str]:

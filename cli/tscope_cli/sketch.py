@@ -9,7 +9,8 @@ from tscope_tui.plot import draw as plot
 from tscope_tui.plot.chart import legend_parts
 
 from tscope_cli.numerals import percent
-from tscope_cli.views import drawn, layers, series, view_of
+from tscope_cli.readings import layers, series
+from tscope_cli.views import drawn, view_of
 
 HEIGHT = 14
 _DASHES: dict[str, Dash] = {"actual": "solid", "telescoped": "solid", "lazy": "dot"}

@@ -6,15 +6,23 @@ A metric without a view of its own is shown by `generic`: every series along its
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from tscope_format import Result, clean
+from tscope_format import Result
 
-from tscope_cli.numerals import percent, significant
+from tscope_cli.numerals import percent
+from tscope_cli.readings import (
+    TERMS,
+    read_boosting,
+    read_effective,
+    read_kernel,
+    read_telescoping,
+    read_updates,
+    series,
+)
 
 
 @dataclass(frozen=True)
@@ -45,12 +53,25 @@ class Panel:
 
 @dataclass(frozen=True)
 class View:
-    """How a metric is shown."""
+    """How a metric is shown.
+
+    Attributes:
+        coordinate: The array along which its curves go.
+        columns: Of the table.
+        panels: Of the figure; the first is the chart in the terminal.
+        reading: What the result says, in words.
+        abscissa: What the coordinate is called.
+    """
 
     coordinate: str
     columns: tuple[Curve, ...]
     panels: tuple[Panel, ...]
     reading: Callable[[Result], tuple[str, ...]]
+    abscissa: str = "step"
+
+    def place(self, value: float) -> str:
+        """Return a value of the coordinate as text: a step, or a share in percent."""
+        return percent(value) if self.coordinate == "share" else f"{int(value):,}"
 
 
 def view_of(result: Result) -> View:
@@ -62,6 +83,7 @@ def view_of(result: Result) -> View:
         _present(result, view.columns),
         tuple(panel for panel in panels if panel.curves),
         view.reading,
+        view.abscissa,
     )
 
 
@@ -82,11 +104,6 @@ def generic(result: Result) -> View:
     return View("step", curves, tuple(Panel(curve.title, (curve,)) for curve in curves), lambda _: ())
 
 
-def series(result: Result, name: str) -> NDArray[np.float64]:
-    """Return a one-dimensional array of the result as float64."""
-    return np.asarray(result.arrays[name].data, dtype=np.float64)
-
-
 def drawn(result: Result, panel: Panel, curve: Curve) -> NDArray[np.float64]:
     """Return a curve's values as its panel can draw them: on a log axis, without those that are not positive.
 
@@ -101,120 +118,9 @@ def thin(length: int, rows: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, max(length - 1, 0), min(rows, length)).round().astype(np.int64))
 
 
-def layers(result: Result, count: int) -> list[str]:
-    """Return the names of the layers of a result, by number where it does not have `count` names."""
-    names = result.provenance.get("layers")
-    if isinstance(names, list | tuple) and len(names) == count:
-        return [clean(name) for name in names]
-    return [f"layer {index}" for index in range(count)]
-
-
 def _present(result: Result, curves: tuple[Curve, ...]) -> tuple[Curve, ...]:
     found = (curve for curve in curves if curve.array in result.arrays)
     return tuple(curve for curve in found if not curve.optional or result.arrays[curve.array].data.any())
-
-
-def _read_telescoping(result: Result) -> tuple[str, ...]:
-    """Return what the errors mean, in words."""
-    telescoped = _number(result, "final_error_telescoped")
-    lazy = _number(result, "final_error_lazy")
-    if not (math.isfinite(telescoped) and math.isfinite(lazy)):
-        return ("The approximation errors are not finite: the run, or the telescoped sum, diverged.",)
-    lines = [
-        f"At the last step the telescoped model is {significant(telescoped, 3)} away from the network "
-        f"on average, the lazy one (linearised at the start) {significant(lazy, 3)}"
-        f"{_compare(telescoped, lazy)}."
-    ]
-    agreement = [_last(result, f"agreement_{kind}") for kind in ("telescoped", "lazy")]
-    if all(map(math.isfinite, agreement)):
-        lines.append(
-            f"The telescoped model predicts the network's class on {percent(agreement[0])} of the probe's "
-            f"examples, the lazy one on {percent(agreement[1])}."
-        )
-    return tuple(lines)
-
-
-def _compare(telescoped: float, lazy: float) -> str:
-    if telescoped <= 0 or lazy <= 0:
-        return ""
-    ratio = lazy / telescoped
-    if ratio >= 1.05:
-        return f", {significant(ratio, 2)} times as far"
-    return "" if ratio > 0.95 else ": here telescoping is the worse of the two"
-
-
-def _number(result: Result, name: str) -> float:
-    value = result.scalars.get(name)
-    return float(value) if isinstance(value, int | float) else math.nan
-
-
-def _last(result: Result, name: str) -> float:
-    if name not in result.arrays:
-        return math.nan
-    values = series(result, name)
-    return float(values[-1]) if values.size else math.nan
-
-
-def _read_effective(result: Result) -> tuple[str, ...]:
-    """Return what the effective parameters mean, in words."""
-    train, test = _number(result, "p_train"), _number(result, "p_test")
-    if not math.isfinite(train):
-        return ("The effective parameters are not finite.",)
-    examples = result.scalars.get("examples_train")
-    lines = [
-        f"At the last step predictions of the {examples} training examples use "
-        f"{_with_error(result, 'p_train')} effective parameters"
-        + (f", those of held-out examples {_with_error(result, 'p_test')}." if math.isfinite(test) else ".")
-    ]
-    if _number(result, "gap_se") > 0:
-        lines.append(
-            f"The gap is {_with_error(result, 'gap')}: the same probes measured both, so its standard "
-            "error is not the sum of theirs."
-        )
-    error, scale = _number(result, "discrepancy_telescoped"), _number(result, "prediction_scale")
-    if math.isfinite(error) and scale > 0:
-        lines.append(
-            f"They are those of the telescoping model, {percent(error / scale)} of the predictions' size "
-            "away from the network."
-        )
-    return tuple(lines)
-
-
-def _with_error(result: Result, name: str) -> str:
-    """Return a scalar with its standard error, if it has one."""
-    error = _number(result, f"{name}_se")
-    value = significant(_number(result, name), 4)
-    return f"{value} ± {significant(error, 2)}" if error > 0 else value
-
-
-def _read_kernel(result: Result) -> tuple[str, ...]:
-    """Return what the kernel's series mean, in words."""
-    moved = _number(result, "movement_train")
-    if not math.isfinite(moved):
-        return ("The kernel at the start is zero, so it has no movement.",)
-    what = "preconditioned kernel" if result.scalars.get("preconditioned") else "tangent kernel"
-    where = f"At step {result.scalars.get('steps')}"
-    apart = significant(_number(result, "distance_train"), 3)
-    lines = [
-        f"{where} the {what} of the training examples has moved by {significant(moved, 3)} times its size at "
-        f"the start, to a kernel distance (1 − cosine) of {apart}."
-    ]
-    aligned = (
-        series(result, "alignment_train") if "alignment_train" in result.arrays else np.full(1, math.nan)
-    )
-    first, last = aligned[0], aligned[-1]
-    if math.isfinite(first) and math.isfinite(last):
-        lines.append(
-            f"Its alignment with the labels went from {significant(float(first), 3)} to "
-            f"{significant(float(last), 3)}."
-        )
-    test, train = (_number(result, f"weight_norm_max_{name}") for name in ("test", "train"))
-    if train > 0 and math.isfinite(test):
-        lines.append(
-            f"The largest weights of a held-out example over the training examples are "
-            f"{significant(test / train, 3)} times those of a training example."
-        )
-    return tuple(lines)
 
 
 def _both(name: str, title: str = "") -> tuple[Curve, ...]:
@@ -223,62 +129,51 @@ def _both(name: str, title: str = "") -> tuple[Curve, ...]:
     return Curve(f"{name}_train", f"{before}training"), Curve(f"{name}_test", f"{before}held-out")
 
 
-# The terms of an update, and what they are called on the screen.
-_TERMS = {
-    "gradient": "gradient",
-    "clipping": "clipping",
-    "preconditioning": "precond.",
-    "memory": "memory",
-    "coupled_decay": "decay (coupled)",
-    "decoupled_decay": "decay",
-    "adapter_residual": "adapter res.",
-}
-_NAMED = 3
-
-
-def _read_updates(result: Result) -> tuple[str, ...]:
-    """Return what the optimizer's terms and the influences mean, in words."""
-    shares = {term: _number(result, f"share_{term}") for term in _TERMS}
-    large = [(term, share) for term, share in shares.items() if abs(share) >= 0.001]
-    if not large:
-        return ("To first order the predictions did not change.",)
-    told = ", ".join(f"{term.replace('_', ' ')} {percent(share)}" for term, share in large)
-    steps = f"steps {result.scalars.get('from_step')} to {result.scalars.get('steps')}"
-    lines = [f"Of the first-order change of the predictions over {steps}: {told}."]
-    if "influence" in result.arrays and result.arrays["influence"].data.size:
-        values = np.asarray(result.arrays["influence"].data[0], dtype=np.float64)  # (output, train)
-        train, traced = (result.arrays[name].data for name in ("train", "traced"))
-        output = int(np.abs(values).sum(1).argmax())
-        order = np.argsort(-np.abs(values[output]), kind="stable")[:_NAMED]
-        named = ", ".join(f"{int(train[i])} ({values[output, i]:+.3g})" for i in order)
-        lines.append(
-            f"Output {output} of probe example {int(traced[0])} was moved most by the training examples "
-            f"{named}."
-        )
-    return tuple(lines)
-
-
 _VIEWS = {
+    "boosting": View(
+        coordinate="share",
+        columns=(
+            Curve("norm_net", "weights, net"),
+            Curve("norm_trees", "weights, trees"),
+            Curve("error_net", "error, net"),
+            Curve("error_trees", "error, trees"),
+            Curve("relative_increase", "net over trees", share=True),
+            Curve("relative_increase_sd", "± draws", share=True),
+        ),
+        panels=(
+            Panel(
+                "largest kernel weights, relative to those of training examples",
+                (Curve("norm_net", "network"), Curve("norm_trees", "trees")),
+            ),
+            Panel(
+                "relative increase of the network's error over the trees'",
+                (Curve("relative_increase", "network over trees"),),
+            ),
+            Panel("squared error", (Curve("error_net", "network"), Curve("error_trees", "trees"))),
+        ),
+        reading=read_boosting,
+        abscissa="irregular",
+    ),
     "updates": View(
         coordinate="step",
         columns=(
-            *(Curve(f"share_{term}", title, share=True, optional=True) for term, title in _TERMS.items()),
+            *(Curve(f"share_{term}", title, share=True, optional=True) for term, title in TERMS.items()),
             Curve("first_order", "‖J Δθ‖"),
             Curve("residual_relative", "residual", share=True),
         ),
         panels=(
             Panel(
                 "share of the first-order change",
-                tuple(Curve(f"share_{term}", title, optional=True) for term, title in _TERMS.items()),
+                tuple(Curve(f"share_{term}", title, optional=True) for term, title in TERMS.items()),
             ),
             Panel(
                 "what each term does to the probe",
-                tuple(Curve(f"effect_{term}", title, optional=True) for term, title in _TERMS.items()),
+                tuple(Curve(f"effect_{term}", title, optional=True) for term, title in TERMS.items()),
                 log=True,
             ),
             Panel("‖Δf − J Δθ‖ / ‖Δf‖", (Curve("residual_relative", "residual"),)),
         ),
-        reading=_read_updates,
+        reading=read_updates,
     ),
     "kernel": View(
         coordinate="step",
@@ -306,7 +201,7 @@ _VIEWS = {
                 log=True,
             ),
         ),
-        reading=_read_kernel,
+        reading=read_kernel,
     ),
     "effective-params": View(
         coordinate="step",
@@ -340,7 +235,7 @@ _VIEWS = {
                 log=True,
             ),
         ),
-        reading=_read_effective,
+        reading=read_effective,
     ),
     "telescoping": View(
         coordinate="step",
@@ -376,6 +271,6 @@ _VIEWS = {
                 ),
             ),
         ),
-        reading=_read_telescoping,
+        reading=read_telescoping,
     ),
 }
