@@ -139,8 +139,10 @@ def test_pieces_of_the_walk_back_and_of_the_rows_change_nothing(tmp_path, monkey
     monkeypatch.setattr("tscope.analyses.updates.analysis.trace_back", traced)
     monkeypatch.setattr(influence, "_KEPT", 1 << 40)
     monkeypatch.setattr("tscope.analyses.updates.analysis.rows_that_fit", lambda run: 2)
-    part = run.analysed(influence="all").arrays
+    said: list[str] = []
+    part = run.analysed(influence="all", say=said.append).arrays
     assert walks == [2, 2, 1]
+    assert said[0].startswith("5 probe examples are traced in 3 walks back: memory is for 2 at a time")
     for name in ("influence", "influence_memory", "top_influence"):
         assert close(part[name].data, whole[name].data), name
     assert np.array_equal(part["top_example"].data, whole["top_example"].data)
@@ -150,7 +152,7 @@ def test_a_traced_example_that_does_not_fit_is_refused(tmp_path):
     with pytest.raises(AnalysisError) as caught:
         make_run(tmp_path, outputs=3).analysed(max_memory_mb=0.01)
     assert str(caught.value) == (
-        "tracing one probe example with 3 outputs takes 0.00734 MB of the 0.005 MB that there are for it; "
+        "tracing one probe example with 3 outputs takes 0.00734 MB of the 0.003 MB that there are for it; "
         "allow more (`--max-memory MB`), follow fewer outputs (`--probe-output`), or leave it out "
         "(`--influence none`)"
     )

@@ -52,6 +52,11 @@ def test_the_reading_names_the_terms_and_the_most_influential_examples() -> None
     )
     still = result()
     assert views.view_of(still).reading(still) == ("To first order the predictions did not change.",)
+    halves = np.tile([[0.9, -0.1]], (5, 1, 1)) * [[[1.0, 2.0]]]
+    provenance = {"layers": ["fc1", "head"]}
+    layered = {**found.arrays, "layer_share": Array(("step", "term", "layer"), halves)}
+    text = views.view_of(found).reading(replace(found, arrays=layered, provenance=provenance))[1]
+    assert text == "By layer: fc1 90.0 %, head -20.0 %."
     untraced = replace(found, arrays={n: a for n, a in found.arrays.items() if n != "influence"})
     assert len(views.view_of(untraced).reading(untraced)) == 1
 

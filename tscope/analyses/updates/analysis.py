@@ -45,6 +45,11 @@ def analyse(trace: Trace, options: Options, watch: Watch) -> Result:
     run = open_run(trace, options)
     traced = _traced(run, options)
     pieces = list(torch.split(traced, rows_that_fit(run))) if len(traced) else []
+    if len(pieces) > 1:
+        watch.say(
+            f"{len(traced)} probe examples are traced in {len(pieces)} walks back: memory is for "
+            f"{len(pieces[0])} at a time (`--max-memory MB`)"
+        )
     work = _Work(watch, run.last, len(pieces))
     walk, checks = Walk(run, work.forward), Checks(run)
     series = Series(tuple(run.probe.layers), full=options.full)

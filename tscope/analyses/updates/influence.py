@@ -29,7 +29,8 @@ Tensors = Mapping[str, Tensor]
 
 # J, Λ, the two factors and their stacked copy.
 _COPIES = 6
-_SHARE = 0.5  # of the memory, for the traced rows; the rest is for the steps of a piece of the walk
+# Shares of the memory for the traced rows and for the steps of a piece of the walk; products have the rest.
+_ROWS, _STEPS = 0.3, 0.2
 _KEPT = 3  # θ and the diagonals, of each step of a piece
 
 
@@ -119,11 +120,11 @@ def rows_that_fit(run: Run) -> int:
         AnalysisError: Not one.
     """
     each = _COPIES * run.parameters * torch.empty(0, dtype=run.dtype).element_size() * run.probe.outputs
-    count = int(_SHARE * run.memory / max(1, each))
+    count = int(_ROWS * run.memory / max(1, each))
     if count < 1:
         raise AnalysisError(
             f"tracing one probe example with {run.probe.outputs} outputs takes {each / 1e6:.3g} MB of the "
-            f"{_SHARE * run.memory / 1e6:.3g} MB that there are for it; allow more (`--max-memory MB`), "
+            f"{_ROWS * run.memory / 1e6:.3g} MB that there are for it; allow more (`--max-memory MB`), "
             "follow fewer outputs (`--probe-output`), or leave it out (`--influence none`)"
         )
     return count
@@ -157,7 +158,10 @@ def trace_back(
             if start >= 0:
                 found.close(interval)
             start, interval = run.start_of(visit.row), visit.step
-            jacobian = run.probe.rows(*run.state(start), rows)
+            # The interval's first step comes last in a walk back; an interval of one step is no walk away.
+            here = start == visit.row - 1
+            theta, buffers = (visit.theta, visit.buffers) if here else run.state(start)
+            jacobian = run.probe.rows(theta, buffers, rows)
         if not inside:
             size = _norm(adjoint)
             largest = max(largest, size)
@@ -192,7 +196,7 @@ def _backwards(run: Run, last: int) -> Iterator[_Visit]:
     """Yield the training steps from a row back to the first that matters."""
     anchors = int(run.trace.reader.attributes.get("anchor_rows", 256))
     each = _KEPT * run.parameters * torch.empty(0, dtype=run.dtype).element_size()
-    piece = max(1, int((1 - _SHARE) * run.memory / max(1, each)))
+    piece = max(1, int(_STEPS * run.memory / max(1, each)))
     floor = run.first if run.stateless else 1
     stop = last + 1
     while stop > floor:
