@@ -79,7 +79,7 @@ def _run(summary: Summary, facts: Mapping[str, Any]) -> Pairs:
     if versions:
         pairs.append(("versions", ", ".join(map(str, versions))))
     every = (facts.get("options") or {}).get("every", 1)
-    if every != 1:
+    if every != 1 and any(root.kind == "net" for root in summary.roots):
         pairs.append(("coarse", f"only every {every}th step is recorded"))
     ratio = summary.raw / summary.size if summary.size else 0.0
     smaller = f", {significant(ratio, 2)} times smaller than its" if ratio >= 1 else " for"

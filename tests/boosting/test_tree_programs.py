@@ -24,7 +24,7 @@ def test_info_says_what_an_ensemble_is(path: Path, capsys: pytest.CaptureFixture
     assert "predictions checked: max |Sy − prediction| is " in said
     assert "effective-params: ready" in said
     assert "telescoping: ready" in said
-    assert "kernel: lacks a network" in said
+    assert "updates: lacks a network" in said
 
 
 def test_info_names_what_is_not_exact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,4 +60,8 @@ def test_metrics_are_analysed_from_the_command_line(path: Path, capsys: pytest.C
     assert run(["analyze", str(path), "--metric", "telescoping", "--no-save"]) == 0
     assert "an ensemble of trees: its steps are trees" in capsys.readouterr().out.replace("\n", " ")
     assert run(["analyze", str(path), "--metric", "telescoping", "--rule", "gauss3"]) == 2
-    assert run(["analyze", str(path), "--metric", "kernel"]) == 4
+    assert run(["analyze", str(path), "--metric", "kernel", "--no-save"]) == 0
+    assert "the trees' kernel of the training examples has moved" in capsys.readouterr().out.replace(
+        "\n", " "
+    )
+    assert run(["analyze", str(path), "--metric", "updates"]) == 4

@@ -76,6 +76,17 @@ def test_other_leaves_than_the_librarys_are_said(writer: TraceWriter) -> None:
     assert said == [f"model (Stumps) cannot be analysed: {trees.problem}"]
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_a_prediction_that_cannot_be_compared_is_none_that_agrees(writer: TraceWriter) -> None:
+    values = frame().blobs["node/value"].array.copy()
+    values[1] = np.nan
+    trees = Trees("model", frame(node__value=values), writer, None, lambda text: None)
+    assert trees.problem is not None
+    assert trees.problem.startswith("max |Sy − prediction| is inf")
+    writer.close("complete")
+    assert open_trace(writer.path).root().attributes["check"]["largest"] is None
+
+
 def test_rows_that_were_predicted_are_held_out_unless_trained_on(writer: TraceWriter) -> None:
     inputs, _, held = data()
     trees = Trees("model", frame(), writer, None, lambda text: None)

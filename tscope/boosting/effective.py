@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _NETWORKS = ("form", "loss", "labels", "decay", "dtype", "workers")
 # F, what it is subtracted from, the means of leaves, and their copy for each point.
 _COPIES = 4
+_CELL = 6e-9  # seconds for a point, a label and a tree, on the machine of docs/benchmarks.md
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,11 @@ def run(trace: Trace, options: Options, watch: Watch) -> Result:
     last = points.ensemble.trees
     rows = sorted({*range(0, last + 1, options.every), last})
     chosen = _chosen(options, last)
+    n, total = points.counts[0], sum(points.counts)
+    watch.say(
+        f"exact, from the leaves of {last} trees: about {_CELL * last * total * n:.2g} s of arithmetic at "
+        f"{total} points and {n} labels"
+    )
     found = _walk(points, rows, chosen, options.max_memory_mb * 1e6, watch)
     return _result(trace, points, probe, rows, chosen, found, time.monotonic() - began)
 

@@ -100,7 +100,8 @@ class Recording:
         elif frame.kind == "bye":
             self._bye(connection, frame)
         elif frame.kind in ("trees", "tree_rows"):
-            self._of_trees(frame)
+            if self._ranks.get(connection, 0) == 0:
+                self._of_trees(frame)
         elif frame.kind in ("optimizer", "step", "state", "eval", "program"):
             if self._ranks.get(connection, 0) == 0:
                 self._of_root(connection, frame)

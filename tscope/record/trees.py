@@ -211,11 +211,14 @@ class Trees:
 
 
 def _found(largest: float | None, problem: str | None) -> dict[str, JSON]:
-    return {"largest": largest, "problem": problem}
+    known = largest is not None and np.isfinite(largest)
+    return {"largest": largest if known else None, "problem": problem}
 
 
 def _apart(one: NDArray[Any], other: NDArray[Any]) -> float:
-    return float(np.abs(one - other).max(initial=0.0))
+    """Return the largest difference; infinity where one cannot be told (a NaN is larger than nothing)."""
+    largest = float(np.abs(one - other).max(initial=0.0))
+    return largest if np.isfinite(largest) else np.inf
 
 
 def _arrays(frame: Frame) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tscope.analyses.effective.metric import PROGRAM
 from tscope.analyses.kernel.options import Options
 from tscope.analyses.metric import Metric, Need, Watch
 
@@ -27,8 +28,11 @@ def plan(trace: Trace, options: Options) -> str:
     return describe(trace, options)
 
 
-def _has_program(trace: Trace, options: Options) -> bool:
-    return "program/graph" in trace.reader.arrays()
+def trees(trace: Trace, options: Options, watch: Watch) -> Result:
+    """Compute the metric of an ensemble of trees; see `tscope.boosting.kernel`."""
+    from tscope.boosting.kernel import run as run_trees
+
+    return run_trees(trace, options, watch)
 
 
 def _has_parameters(trace: Trace, options: Options) -> bool:
@@ -44,11 +48,7 @@ METRIC = Metric(
     summary="The tangent kernel along the run: spectrum, alignment with the labels, movement, weights.",
     requires=(
         (
-            Need(
-                "the model as data (program)",
-                "Record a model that `torch.export` can export; `tscope info` says what failed",
-                _has_program,
-            ),
+            PROGRAM,
             Need(
                 "the parameters at every row (theta)",
                 "An exact kernel is computed from them: record with `tscope record`, which keeps them",
@@ -64,4 +64,5 @@ METRIC = Metric(
     options=Options,
     run=run,
     plan=plan,
+    trees=trees,
 )
