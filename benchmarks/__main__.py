@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from benchmarks import cli, curves, growth, kernels, overhead, storage
+from benchmarks import cli, curves, growth, kernel_series, kernels, overhead, storage
 from benchmarks.report import run_all
 
 if __name__ == "__main__":
-    run_all([m.measure for m in (cli, storage, overhead, kernels, curves, growth)], __doc__)
+    run_all([m.measure for m in (cli, storage, overhead, kernels, kernel_series, curves, growth)], __doc__)

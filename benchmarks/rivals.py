@@ -1,4 +1,4 @@
-"""Other ways to a kernel block: torch.func, curvlinops, and the projections of TRAK and dattri.
+"""Other ways to a kernel block: torch.func, curvlinops, neural-tangents, the projections of TRAK and dattri.
 
 Each is given the columns' examples first and then some rows; what it costs is the one and the other.
 """
@@ -9,6 +9,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
@@ -95,6 +96,39 @@ def curvlinops_block(network: Network, columns: Tensor, D: dict[str, Tensor] | N
     return lambda inputs: operator(inputs) @ right
 
 
+def neural_tangents_block(network: Network, columns: Tensor, D: dict[str, Tensor] | None) -> Rows:
+    """Structured derivatives [Novak22] of the same perceptron in jax; compiled before it is timed."""
+    import jax
+    import jax.numpy as jnp
+    import neural_tangents as nt
+
+    layers = [layer for layer in network.module if isinstance(layer, nn.Linear)]
+    theta = [(jnp.asarray(layer.weight.detach()), jnp.asarray(layer.bias.detach())) for layer in layers]
+
+    def forward(parameters: list[tuple[jax.Array, jax.Array]], x: jax.Array) -> jax.Array:
+        for k, (weight, bias) in enumerate(parameters):
+            x = (jax.nn.relu(x) if k else x) @ weight.T + bias
+        return x
+
+    kernel = jax.jit(
+        nt.empirical_ntk_fn(
+            forward,
+            trace_axes=(),
+            vmap_axes=0,
+            implementation=nt.NtkImplementation.STRUCTURED_DERIVATIVES,
+        )
+    )
+    right = jnp.asarray(columns)
+
+    def rows(inputs: Tensor) -> Tensor:
+        K = np.asarray(kernel(jnp.asarray(inputs), right, theta))  # (row, column, output, output)
+        n, m, c, _ = K.shape
+        return torch.from_numpy(K.transpose(0, 2, 1, 3).reshape(n * c, m * c).copy())
+
+    rows(network.draw(2))
+    return rows
+
+
 def trak_block(network: Network, columns: Tensor, D: dict[str, Tensor] | None) -> Rows:
     from trak.projectors import BasicProjector, ProjectionType
 
@@ -126,9 +160,11 @@ def _projected(
 
 
 JACREV = Rival("vmap(jacrev)", "torch", jacrev_block)
+CURVLINOPS = Rival("curvlinops", "curvlinops", curvlinops_block, by_column=True)
+NEURAL_TANGENTS = Rival("neural-tangents", "neural_tangents", neural_tangents_block)
 RIVALS = (
     JACREV,
-    Rival("curvlinops", "curvlinops", curvlinops_block, by_column=True),
+    CURVLINOPS,
     Rival("TRAK", "trak", trak_block),
     Rival("dattri", "dattri", dattri_block),
 )

@@ -138,6 +138,7 @@ def _result(
     curves = [name for name, array in arrays.items() if array.dims == ("step",) and name != "step"]
     scalars: dict[str, float | int | str | bool | None] = {
         **{name: float(arrays[name].data[-1]) for name in curves},
+        "form": "gram",
         "examples_train": setup.train.count,
         "examples_test": 0 if setup.test is None else setup.test.count,
         "outputs": setup.outputs,
@@ -151,7 +152,6 @@ def _result(
         "functional": setup.functional.kind,
         "positions": list(setup.functional.index),
         "dtype": str(setup.dtype).removeprefix("torch."),
-        "form": "gram",
         "unknown_labels": list(setup.unknown),
     }
     found = notes(trace, setup, scalars, plain=plain)
