@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tscope_format.errors import AnalysisError, MissingDataError, UsageError, clean
+from tscope_format.errors import AnalysisError, UsageError, clean
 from tscope_format.results import Array, Result
 
 from tscope.analyses.effective.options import Options
-from tscope.analyses.telescoping import Options as ProbeChoice
-from tscope.analyses.telescoping import choose_probe
-from tscope.boosting.evaluation import Evaluation, evaluation, refuse
+from tscope.boosting.evaluation import Evaluation, evaluation, held_out, refuse
 from tscope.boosting.recursion import follow, outputs
 
 if TYPE_CHECKING:
@@ -58,7 +56,7 @@ def run(trace: Trace, options: Options, watch: Watch) -> Result:
     began = time.monotonic()
     given = {name: getattr(options, name) for name in _NETWORKS}
     refuse("effective-params", given, Options, "its smoother is exact, from leaves and weights")
-    probe = _probe(trace, options)
+    probe = held_out(trace, options.probe)
     places = None if probe is None else _places(probe, options)
     points = evaluation(trace, probe, places)
     last = points.ensemble.trees
@@ -71,14 +69,6 @@ def run(trace: Trace, options: Options, watch: Watch) -> Result:
     )
     found = _walk(points, rows, chosen, options.max_memory_mb * 1e6, watch)
     return _result(trace, points, probe, rows, chosen, found, time.monotonic() - began)
-
-
-def _probe(trace: Trace, options: Options) -> ProbeSet | None:
-    try:
-        probe = choose_probe(trace, ProbeChoice(probe=options.probe))
-    except MissingDataError:
-        return None
-    return None if options.probe is None and probe.in_sample else probe
 
 
 def _places(probe: ProbeSet, options: Options) -> NDArray[np.intp] | None:

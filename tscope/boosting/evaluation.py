@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tscope_format.errors import UsageError, clean
+from tscope_format.errors import MissingDataError, UsageError, clean
 
+from tscope.analyses.telescoping import Options as ProbeChoice
+from tscope.analyses.telescoping import choose_probe
 from tscope.boosting.ensemble import Ensemble
 
 if TYPE_CHECKING:
@@ -36,6 +38,22 @@ class Evaluation:
         """The numbers of training and of held-out examples."""
         n = self.ensemble.examples
         return n, self.leaf.shape[1] - n
+
+
+def held_out(trace: Trace, name: str | None) -> ProbeSet | None:
+    """Return the held-out examples: a probe set by name or file, or the first that was not trained on.
+
+    Returns:
+        None where none is named and there is none.
+
+    Raises:
+        UsageError: The named one is neither a probe set of the trace nor a good file.
+    """
+    try:
+        probe = choose_probe(trace, ProbeChoice(probe=name))
+    except MissingDataError:
+        return None
+    return None if name is None and probe.in_sample else probe
 
 
 def evaluation(trace: Trace, probe: ProbeSet | None, places: NDArray[np.intp] | None = None) -> Evaluation:

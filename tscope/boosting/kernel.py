@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tscope_format.errors import MissingDataError, UsageError, clean
+from tscope_format.errors import UsageError, clean
 from tscope_format.results import Array, Result
 
 from tscope.analyses.kernel.options import Options
-from tscope.analyses.telescoping import Options as ProbeChoice
-from tscope.analyses.telescoping import choose_probe
-from tscope.boosting.evaluation import Evaluation, evaluation, refuse
+from tscope.boosting.evaluation import Evaluation, evaluation, held_out, refuse
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,7 +73,7 @@ def run(trace: Trace, options: Options, watch: Watch) -> Result:
     """
     given = {name: getattr(options, name) for name in _NETWORKS}
     refuse("kernel", given, Options, "it is read off the leaves, of every example")
-    probe = _probe(trace, options)
+    probe = held_out(trace, options.probe)
     points = evaluation(trace, probe)
     steps = _steps(options, points.ensemble.trees)
     n, m = points.counts
@@ -125,14 +123,6 @@ def _result(arrays: dict[str, Array], points: Evaluation, steps: list[int], prob
         notes.append("no held-out examples: give some with `--probe FILE.npz`")
     provenance = {"form": "leaves", "layers": [], "dtype": "float64", "rule_of_trees": points.ensemble.rule}
     return Result("kernel", scalars, arrays, provenance, tuple(notes))
-
-
-def _probe(trace: Trace, options: Options) -> ProbeSet | None:
-    try:
-        probe = choose_probe(trace, ProbeChoice(probe=options.probe))
-    except MissingDataError:
-        return None
-    return None if options.probe is None and probe.in_sample else probe
 
 
 def _steps(options: Options, trees: int) -> list[int]:
