@@ -157,6 +157,9 @@ def capture(
         gradients = run.gradients(cotangent, last=c == outputs - 1)
         for index, (gradient, layout) in enumerate(zip(gradients, sites.values(), strict=True)):
             column = layout.examples_first(gradient)[:n]
+            if outputs == 1:
+                found[index] = column.unsqueeze(1).to(dtype)
+                continue
             if c == 0:
                 found[index] = column.new_empty(n, outputs, *column.shape[1:], dtype=dtype)
             found[index][:, c] = column

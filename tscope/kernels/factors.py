@@ -100,7 +100,19 @@ class Unfolding:
     def __call__(self, x: Tensor) -> Tensor:
         """Return the patches, their features in the order of the kernel's memory (channel, *kernel)."""
         flat = [size for pair in reversed(self.padding) for size in pair]
-        x = torch.nn.functional.pad(x, flat)
+        x = torch.nn.functional.pad(x, flat) if any(flat) else x
+        dims = len(self.kernel)
+        if dims > 2:
+            return self._windows(x)
+        # (row, feature of all groups, position): torch's own for images does it in half the time of strides.
+        flat_kernel, stride, dilation = (
+            (1,) * (2 - dims) + sizes for sizes in (self.kernel, self.stride, self.dilation)
+        )
+        x = x.unsqueeze(2) if dims == 1 else x
+        patches = torch.nn.functional.unfold(x, flat_kernel, dilation, stride=stride)
+        return split(patches, 1, (self.groups, -1)).transpose(2, 3)
+
+    def _windows(self, x: Tensor) -> Tensor:
         for axis, (size, stride, dilation) in enumerate(
             zip(self.kernel, self.stride, self.dilation, strict=True), 2
         ):
