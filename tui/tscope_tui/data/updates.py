@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -143,13 +144,7 @@ class Updates:
 
     def influences(self, place: int, output: int) -> Influences:
         """Return the influences on an output of a traced example, the largest first."""
-        if self.influence is None or not self.train.size:
-            empty = np.zeros(0)
-            return Influences(np.zeros(0, np.int64), empty, empty, 0.0)
-        values = self.influence[place, output]
-        memory = np.zeros_like(values) if self.memory is None else self.memory[place, output]
-        order = np.argsort(-np.abs(values), kind="stable")
-        return Influences(self.train[order], values[order], memory[order], float(values.sum()))
+        return _ranked(self, place, output)
 
     def visits(self, place: int, output: int, cursor: float) -> Visits | None:
         """Return the most influential visits in the row at the cursor; None without influences."""
@@ -160,6 +155,18 @@ class Updates:
         known = example >= 0
         order = np.argsort(-np.abs(value[known]), kind="stable")
         return Visits(int(self.step[row]), example[known][order], value[known][order])
+
+
+# Every move of the cursor asks for the same ones again, and there may be many training examples to sort.
+@lru_cache(maxsize=4)
+def _ranked(found: Updates, place: int, output: int) -> Influences:
+    if found.influence is None or not found.train.size:
+        empty = np.zeros(0)
+        return Influences(np.zeros(0, np.int64), empty, empty, 0.0)
+    values = found.influence[place, output]
+    memory = np.zeros_like(values) if found.memory is None else found.memory[place, output]
+    order = np.argsort(-np.abs(values), kind="stable")
+    return Influences(found.train[order], values[order], memory[order], float(values.sum()))
 
 
 def from_result(result: Result) -> Updates:

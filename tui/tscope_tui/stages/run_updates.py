@@ -25,19 +25,24 @@ def panes_at(data: RunData, state: RunState, *, loaded: bool) -> dict[str, Pane]
     low, high = round(band[0]), round(band[1])
     if found is None:
         told = _missing(data, loaded)
-        nothing = InfluencePane("influence", _NONE, np.zeros(0), empty=told)
-        return {"terms": TermsPane((), low, high, 0, told), "influence": nothing, "visits": nothing}
+        return {"terms": TermsPane((), low, high, 0, told), **_nothing(told)}
     step = int(found.step[found.row(state.cursor)]) if found.step.size else 0
     still = ("the predictions did not move in this range",)
     terms = TermsPane(tuple(found.terms(low, high, state.cursor)), low, high, step, still)
     return {"terms": terms, **_influences(data, found, state)}
 
 
+def _nothing(told: tuple[str, ...]) -> dict[str, Pane]:
+    return {
+        name: InfluencePane(title, _NONE, np.zeros(0), empty=told)
+        for name, title in (("influence", "influence"), ("visits", "by visits"))
+    }
+
+
 def _influences(data: RunData, found: Updates, state: RunState) -> dict[str, Pane]:
     if found.influence is None:
         told = ("no influences were traced: press a, or run:", analyse_text(data))
-        nothing = InfluencePane("influence", _NONE, np.zeros(0), empty=told)
-        return {"influence": nothing, "visits": nothing}
+        return _nothing(told)
     place = found.place(state.choice.example)
     output = min(state.choice.output or 0, max(0, found.outputs - 1))
     name = f"f{f'[{output}]' if found.outputs > 1 else ''} of example {int(found.traced[place])}"
