@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tree_traces import HELD, PENALTY, TRAIN, TREES, frame, recorded
-from tscope_format.errors import UsageError
+from tscope_format.errors import AnalysisError, UsageError
 
 import tscope
 from tscope.boosting import Ensemble
@@ -37,7 +37,7 @@ def _matrices(trace: tscope.Trace, penalty: float = PENALTY) -> tuple[Values, li
 def test_every_number_is_that_of_the_matrix(trace: tscope.Trace) -> None:
     y, matrices = _matrices(trace)
     result = tscope.analyze(trace, "kernel", save=False)
-    assert result.arrays["step"].data.tolist() == list(range(1, TREES + 1))
+    assert result.arrays["step"].data.tolist() == list(range(TREES))
     centred = y - y.mean(0)
     first = before = matrices[0][:TRAIN]
     for row, K in enumerate(matrices):
@@ -84,12 +84,25 @@ def test_weight_norms_are_those_of_the_rows(trace: tscope.Trace) -> None:
 
 def test_steps_can_be_chosen(trace: tscope.Trace) -> None:
     whole = tscope.analyze(trace, "kernel", save=False)
-    some = tscope.analyze(trace, "kernel", save=False, at="4,last")
-    assert some.arrays["step"].data.tolist() == [1, 4, 6]
+    some = tscope.analyze(trace, "kernel", save=False, at="3,last")
+    assert some.arrays["step"].data.tolist() == [0, 3, 5]
     assert (
         some.arrays["movement_train"].data.tolist() == whole.arrays["movement_train"].data[[0, 3, 5]].tolist()
     )
-    assert tscope.analyze(trace, "kernel", save=False, every=4).arrays["step"].data.tolist() == [1, 5, 6]
+    assert tscope.analyze(trace, "kernel", save=False, every=4).arrays["step"].data.tolist() == [0, 4, 5]
+
+
+def test_the_matrix_itself_is_kept_on_request(trace: tscope.Trace) -> None:
+    _, matrices = _matrices(trace)
+    result = tscope.analyze(trace, "kernel", save=False, every=5, matrix="0,3,last")
+    assert result.arrays["step"].data.tolist() == [0, 3, 5]
+    assert result.arrays["matrix_step"].data.tolist() == [0, 3, 5]
+    kept = result.arrays["kernel"].data
+    assert kept.shape == (3, TRAIN, 1, TRAIN, 1)
+    for place, step in enumerate((0, 3, 5)):
+        assert np.allclose(kept[place, :, 0, :, 0], matrices[step][:TRAIN], rtol=1e-14, atol=0)
+    with pytest.raises(AnalysisError, match=r"2 matrices of 30 training examples take 0\.0144 MB of"):
+        tscope.analyze(trace, "kernel", save=False, matrix="0,last", max_memory_mb=0.01)
 
 
 def test_leaves_without_weight_say_nothing(tmp_path: Path) -> None:
@@ -104,9 +117,12 @@ def test_leaves_without_weight_say_nothing(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"preconditioned": True}, "takes no preconditioned: it is read off the leaves"),
-        ({"matrix": "last"}, "takes no matrix"),
-        ({"at": "7"}, "at 7 is out of range: a tree's kernel is that of steps 1 to 6"),
-        ({"at": "0"}, "at 0 is out of range"),
+        ({"dtype": "float64"}, "takes no dtype"),
+        (
+            {"at": "6"},
+            "at 6 is out of range: the kernel at a step is that of the next tree, and the last is at step 5",
+        ),
+        ({"matrix": "0,6"}, "matrix 0,6 is out of range"),
     ],
 )
 def test_options_without_a_meaning_are_refused(

@@ -65,3 +65,27 @@ def test_metrics_are_analysed_from_the_command_line(path: Path, capsys: pytest.C
         "\n", " "
     )
     assert run(["analyze", str(path), "--metric", "updates"]) == 4
+
+
+def test_the_browser_reads_an_ensemble(tmp_path: Path) -> None:
+    from tscope_tui.data.facts import facts_at
+    from tscope_tui.data.run import RunSource
+    from tscope_tui.data.telescoping import Choice
+
+    import tscope
+
+    path = recorded(tmp_path / "t.zarr").path
+    bare = RunSource(path).load(Choice(), None)
+    assert bare.problems == ()
+    assert bare.effective_lacks == bare.kernel_lacks == ()
+    assert bare.updates_lacks == ("it holds an ensemble of trees, which has no optimizer",)
+    for metric, options in (("telescoping", {}), ("effective-params", {}), ("kernel", {"matrix": "0,last"})):
+        tscope.analyze(path, metric, **options)
+    data = RunSource(path).load(Choice(), None)
+    assert data.problems == ()
+    assert data.steps.rows == 7
+    assert data.kernel is not None
+    assert data.kernel.matrices is not None
+    assert data.effective is not None
+    assert data.telescoping is not None
+    assert dict(facts_at(path))["model"] == "Stumps, 6 trees"

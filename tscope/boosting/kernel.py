@@ -1,8 +1,9 @@
 """The kernel of each tree, k_t(x, x_i) = 1{same leaf} w_i / (Σw + λ): what a tree lets label i do to x.
 
-A tree's kernel is the counterpart of K_t = J_t J_tᵀ for a network's step [Jeffares24]. With weights or drawn
-rows it is not symmetric. On the training examples it has rank one within each leaf, so that its eigenvalues
-are Σw/(Σw + λ), one for each leaf. All numbers are exact, from leaves, without a matrix.
+A tree's kernel is the counterpart of K_t = J_t J_tᵀ for a network's step [Jeffares24], and as there the
+kernel at step t is the one that the next step follows: that of tree t + 1. With weights or drawn rows it is
+not symmetric. On the training examples it has rank one within each leaf, so that its eigenvalues are
+Σw/(Σw + λ), one for each leaf. All numbers are exact, from leaves, without a matrix.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tscope_format.errors import UsageError, clean
+from tscope_format.errors import AnalysisError, UsageError, clean
 from tscope_format.results import Array, Result
 
 from tscope.analyses.kernel.options import Options
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
 
     Values = NDArray[np.float64]
 
+_DIMS = ("matrix_step", "point", "output", "point_column", "output_column")
 _NETWORKS = (
     "preconditioned",
     "train",
     "test",
     "probe_output",
     "layers",
-    "matrix",
     "loss",
     "labels",
     "dtype",
@@ -59,6 +60,13 @@ class TreeKernel:
     spectrum: Values
 
     @property
+    def matrix(self) -> Values:
+        """k(x, x_i) of the training examples (train, train)."""
+        n = len(self.weights)
+        same = self.leaf[:n, None] == self.leaf[None, :n]
+        return np.where(same, _over(self.weights[None].repeat(n, 0), self.total[:n, None]), 0.0)
+
+    @property
     def norms(self) -> Values:
         """‖k(x, ·)‖ of each point (point)."""
         return _over(np.sqrt(self.squares), self.total)
@@ -69,29 +77,39 @@ def run(trace: Trace, options: Options, watch: Watch) -> Result:
 
     Raises:
         UsageError: An option that only networks have, or a step that is not in the trace.
-        AnalysisError: The ensemble's smoother is not exact.
+        AnalysisError: The ensemble's smoother is not exact, or the matrices do not fit.
     """
     given = {name: getattr(options, name) for name in _NETWORKS}
     refuse("kernel", given, Options, "it is read off the leaves, of every example")
     probe = held_out(trace, options.probe)
     points = evaluation(trace, probe)
-    steps = _steps(options, points.ensemble.trees)
+    last = points.ensemble.trees - 1
+    kept = [] if options.matrix is None else _chosen("matrix", options.matrix, last)
+    steps = sorted({*_steps(options, last), *kept})
     n, m = points.counts
+    _check_memory(n, len(kept), options.max_memory_mb * 1e6)
+    matrices: list[Values] = []
     first = before = tree_kernel(points, 0)
     rows: list[dict[str, float]] = []
     spectra = np.zeros((len(steps), options.eigenvalues))
     norms: list[Values] = []
     for place, step in enumerate(steps):
-        tree = tree_kernel(points, step - 1)
+        tree = tree_kernel(points, step)
         since = step - steps[place - 1] if place else 0
         rows.append(_numbers(points.ensemble, tree, first, before, since))
         norms.append(tree.norms)
+        if step in kept:
+            matrices.append(tree.matrix)
         spectrum = tree.spectrum[: options.eigenvalues]
         spectra[place, : len(spectrum)] = spectrum
         before = tree
         watch.progress(place + 1, len(steps))
     arrays = {"step": Array(("step",), np.array(steps, np.int64))}
     arrays |= {f"{name}_train": Array(("step",), np.array([row[name] for row in rows])) for name in rows[0]}
+    arrays["train"] = Array(("train",), np.arange(n, dtype=np.int64))
+    if matrices:
+        arrays["matrix_step"] = Array(("matrix_step",), np.array(kept, np.int64))
+        arrays["kernel"] = Array(_DIMS, np.stack(matrices)[:, :, None, :, None])
     arrays["eigenvalues_train"] = Array(("step", "eigenvalue"), spectra)
     for part, places in (("train", slice(0, n)), ("test", slice(n, None))):
         if part == "train" or m:
@@ -117,7 +135,8 @@ def _result(arrays: dict[str, Array], points: Evaluation, steps: list[int], prob
         "stopped": None,
     }
     notes = [
-        "an ensemble of trees: the kernel at step t is that of tree t, and movement is from the first one's"
+        "an ensemble of trees: the kernel at step t is that of the next tree, and movement is from the "
+        "first one's"
     ]
     if not m:
         notes.append("no held-out examples: give some with `--probe FILE.npz`")
@@ -125,16 +144,35 @@ def _result(arrays: dict[str, Array], points: Evaluation, steps: list[int], prob
     return Result("kernel", scalars, arrays, provenance, tuple(notes))
 
 
-def _steps(options: Options, trees: int) -> list[int]:
-    """Return the steps to look at: trees, counted from 1."""
+def _steps(options: Options, last: int) -> list[int]:
+    """Return the steps to look at, the first one always."""
     if options.at is None:
-        return sorted({*range(1, trees + 1, options.every or 1), trees})
-    steps = sorted({trees if step == "last" else int(step) for step in options.at.split(",")} | {1})
-    if steps[0] < 1 or steps[-1] > trees:
+        return sorted({*range(0, last + 1, options.every or 1), last})
+    return sorted({0, *_chosen("at", options.at, last)})
+
+
+def _chosen(name: str, given: str, last: int) -> list[int]:
+    """Return the steps that an option names.
+
+    Raises:
+        UsageError: There is no tree after one of them.
+    """
+    steps = sorted({last if step == "last" else int(step) for step in given.split(",")})
+    if steps[-1] > last:
         raise UsageError(
-            f"at {clean(options.at)} is out of range: a tree's kernel is that of steps 1 to {trees}"
+            f"{name} {clean(given)} is out of range: the kernel at a step is that of the next tree, and the "
+            f"last is at step {last}"
         )
     return steps
+
+
+def _check_memory(examples: int, matrices: int, limit: float) -> None:
+    size = 8.0 * matrices * examples**2
+    if size > limit:
+        raise AnalysisError(
+            f"{matrices} matrices of {examples} training examples take {size / 1e6:.3g} MB of the "
+            f"{limit / 1e6:.3g} MB allowed (`--max-memory MB`); keep fewer, or leave out `--matrix`"
+        )
 
 
 def tree_kernel(points: Evaluation, tree: int) -> TreeKernel:

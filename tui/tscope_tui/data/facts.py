@@ -44,6 +44,8 @@ def facts_of(reader: TraceReader, root: RootReader | None) -> Facts:
 def _model(root: RootReader) -> str:
     parameters = sum(tensor.size for tensor in root.parameters)
     name = root.attributes.get("class", root.name)
+    if root.attributes.get("kind") == "trees":
+        return f"{name}, {root.rows - 1} trees"
     return f"{name}, {compact(parameters)} parameters in {len(root.parameters)} tensors"
 
 

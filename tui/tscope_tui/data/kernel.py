@@ -204,4 +204,6 @@ def _shares(result: Result) -> str:
 def lacks_of(root: RootReader) -> tuple[str, ...]:
     """Return what a root lacks for the analysis, each with what would record it."""
     arrays = root.arrays()
+    if root.attributes.get("kind") == "trees":
+        return ()  # of their leaves it can always be told
     return tuple(f"it lacks {what}: {remedy}" for name, what, remedy in _NEEDS if name not in arrays)

@@ -208,4 +208,6 @@ def from_result(result: Result) -> Updates:
 def lacks_of(root: RootReader) -> tuple[str, ...]:
     """Return what a root lacks for the analysis, each with what would record it."""
     arrays = root.arrays()
+    if root.attributes.get("kind") == "trees":
+        return ("it holds an ensemble of trees, which has no optimizer",)
     return tuple(f"it lacks {what}: {remedy}" for name, what, remedy in _NEEDS if name not in arrays)
