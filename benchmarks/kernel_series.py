@@ -34,9 +34,9 @@ analyze --metric kernel` is the whole command: start-up, reading θ, the blocks 
 alignment and distances; without layers it leaves out their shares. The other ways only compute the blocks
 K(all, training) and K(held-out, held-out) at some of the rows, and θ is given to them: layer-wise blocks are
 tscope's own. Those that take too long get part of a block. Their time is scaled to all rows and the whole
-blocks, once for what is done for the columns and once for the rows. Memory: of all processes at their peak,
-for what was computed. *Error*: relative, in the Frobenius norm, to the layer-wise block in float64 at the
-last row.
+blocks, once for what is done for the columns and once for the rows; compilation is left out. Memory: of all
+processes at their peak, for what was computed. *Error*: relative, in the Frobenius norm, to the layer-wise
+block in float64 at the last row.
 """
 
 
@@ -106,6 +106,9 @@ def blocks(way: Way, trace: Path, steps: Sequence[int], count: int) -> None:
     opened = tscope.open(trace)
     seconds, error = 0.0, 0.0
     last = np.linspace(0, len(steps) - 1, min(way.rows, len(steps))).round().astype(int).tolist()
+    if way.rival is not None and way.rival.compiles:
+        for inputs, columns in ((points, train), (test, test)):
+            way.rival.prepare(found, columns[: size[1]], None)(inputs[: size[0]])
     for place in last:
         found.module.load_state_dict(opened.state_dict(steps[place]))
         for inputs, columns in ((points, train), (test, test)):

@@ -5,9 +5,11 @@ Each is given the columns' examples first and then some rows; what it costs is t
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,12 +34,14 @@ class Rival:
         prepare: From a network and the columns' inputs, a function from rows' inputs to K
             (row·output, column·output).
         by_column: Whether each row costs as much as there are columns.
+        compiles: Whether the first call for a shape is slow.
     """
 
     name: str
     needs: str
     prepare: Prepare
     by_column: bool = False
+    compiles: bool = False
 
     @property
     def installed(self) -> bool:
@@ -97,36 +101,42 @@ def curvlinops_block(network: Network, columns: Tensor, D: dict[str, Tensor] | N
 
 
 def neural_tangents_block(network: Network, columns: Tensor, D: dict[str, Tensor] | None) -> Rows:
-    """Structured derivatives [Novak22] of the same perceptron in jax; compiled before it is timed."""
-    import jax
+    """The same perceptron in jax, by contracted Jacobians.
+
+    neural-tangents 0.6.5 is imported with jax 0.4.26 and tf2jax 0.3.6. Its structured derivatives [Novak22]
+    fail with it: they use what jax has removed since, and an older jax does not go with numpy 2.
+    """
     import jax.numpy as jnp
-    import neural_tangents as nt
 
     layers = [layer for layer in network.module if isinstance(layer, nn.Linear)]
     theta = [(jnp.asarray(layer.weight.detach()), jnp.asarray(layer.bias.detach())) for layer in layers]
-
-    def forward(parameters: list[tuple[jax.Array, jax.Array]], x: jax.Array) -> jax.Array:
-        for k, (weight, bias) in enumerate(parameters):
-            x = (jax.nn.relu(x) if k else x) @ weight.T + bias
-        return x
-
-    kernel = jax.jit(
-        nt.empirical_ntk_fn(
-            forward,
-            trace_axes=(),
-            vmap_axes=0,
-            implementation=nt.NtkImplementation.STRUCTURED_DERIVATIVES,
-        )
-    )
     right = jnp.asarray(columns)
+    kernel = _empirical_ntk()
 
     def rows(inputs: Tensor) -> Tensor:
         K = np.asarray(kernel(jnp.asarray(inputs), right, theta))  # (row, column, output, output)
         n, m, c, _ = K.shape
         return torch.from_numpy(K.transpose(0, 2, 1, 3).reshape(n * c, m * c).copy())
 
-    rows(network.draw(2))
     return rows
+
+
+@functools.cache
+def _empirical_ntk() -> Callable[..., Any]:
+    """The compiled kernel of a perceptron: one for all, as jax compiles anew for each function."""
+    import jax
+    import neural_tangents as nt
+
+    def forward(parameters: list[tuple[Any, Any]], x: Any) -> Any:
+        for k, (weight, bias) in enumerate(parameters):
+            x = (jax.nn.relu(x) if k else x) @ weight.T + bias
+        return x
+
+    contraction = nt.NtkImplementation.JACOBIAN_CONTRACTION
+    found: Callable[..., Any] = jax.jit(
+        nt.empirical_ntk_fn(forward, trace_axes=(), vmap_axes=0, implementation=contraction)
+    )
+    return found
 
 
 def trak_block(network: Network, columns: Tensor, D: dict[str, Tensor] | None) -> Rows:
@@ -161,7 +171,7 @@ def _projected(
 
 JACREV = Rival("vmap(jacrev)", "torch", jacrev_block)
 CURVLINOPS = Rival("curvlinops", "curvlinops", curvlinops_block, by_column=True)
-NEURAL_TANGENTS = Rival("neural-tangents", "neural_tangents", neural_tangents_block)
+NEURAL_TANGENTS = Rival("neural-tangents", "neural_tangents", neural_tangents_block, compiles=True)
 RIVALS = (
     JACREV,
     CURVLINOPS,
