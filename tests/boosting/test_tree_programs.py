@@ -88,4 +88,9 @@ def test_the_browser_reads_an_ensemble(tmp_path: Path) -> None:
     assert data.kernel.matrices is not None
     assert data.effective is not None
     assert data.telescoping is not None
-    assert dict(facts_at(path))["model"] == "Stumps, 6 trees"
+    facts = dict(facts_at(path))
+    assert facts["model"] == "Stumps, 6 trees"
+    assert facts["has"].startswith("loss, every tree, and the leaf of each example, probe probe")
+    assert "lacks" not in facts
+    wrong = recorded(tmp_path / "w.zarr", frame(penalty=0.4)).path
+    assert dict(facts_at(wrong))["lacks"].startswith("an exact smoother (max |Sy − prediction|")

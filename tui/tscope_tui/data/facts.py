@@ -87,7 +87,12 @@ def _rates(root: RootReader) -> str:
 
 def _has(root: RootReader) -> list[str]:
     arrays = root.arrays()
-    names = {"loss": "loss", "grad_norm": "gradient norms", "theta/update": "every update"}
+    names = {
+        "loss": "loss",
+        "grad_norm": "gradient norms",
+        "theta/update": "every update",
+        "trees/leaf": "every tree, and the leaf of each example",
+    }
     has = [text for name, text in names.items() if name in arrays]
     if "batch/output" in arrays:
         has.append("batch outputs")
@@ -108,6 +113,9 @@ def _lacks(root: RootReader) -> list[str]:
         lacks.append("probe set (record --probe)")
     elif not any(f"probe/{probe}/jvp" in arrays for probe in root.probes):
         lacks.append("projections (analyze --replay)")
+    if root.attributes.get("kind") == "trees":
+        problem = (root.attributes.get("check") or {}).get("problem")
+        return [*lacks, f"an exact smoother ({problem})"] if problem else lacks
     if "batch/output" not in arrays:
         lacks.append("batch outputs (record --outputs)")
     if "program/graph" not in arrays:
