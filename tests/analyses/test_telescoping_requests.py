@@ -149,7 +149,7 @@ def test_the_users_own_model_stands_in_for_the_program(run, tmp_path):
 
 def test_every_metric_lists_what_it_is_and_needs():
     listed = {metric.name: metric for metric in metrics()}
-    assert set(listed) == {"telescoping", "effective-params"}
+    assert {"telescoping", "effective-params", "kernel", "updates"} <= set(listed)
     assert all(metric.summary.endswith(".") and metric.needs for metric in listed.values())
     assert listed["telescoping"].needs == (
         "recorded projections of a probe set, or the model as data (program) and a probe set"

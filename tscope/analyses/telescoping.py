@@ -278,6 +278,12 @@ def _has_probe(trace: Trace, options: Options) -> bool:
     return options.probe is not None or bool(trace.probes)
 
 
+PROBE = Need(
+    "a probe set",
+    "Give examples now with `--probe FILE.npz`, or when recording, with `tscope record --probe`",
+    _has_probe,
+)
+
 METRIC = Metric(
     name="telescoping",
     summary="Predictions as a sum of first-order steps, against the lazy (linear at initialisation) model.",
@@ -295,11 +301,7 @@ METRIC = Metric(
                 "Give the model's code with `--model module:factory`",
                 _has_program,
             ),
-            Need(
-                "a probe set",
-                "Give examples now with `--probe FILE.npz`, or when recording, with `tscope record --probe`",
-                _has_probe,
-            ),
+            PROBE,
         ),
     ),
     options=Options,

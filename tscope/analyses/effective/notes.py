@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from tscope_format.errors import clean
 
+from tscope.analyses.standing import standing
+
 if TYPE_CHECKING:
     from tscope.analyses.effective.estimate import Estimate
     from tscope.analyses.effective.options import Options
@@ -55,12 +57,7 @@ def notes(
         found.append(f"the run holds NaN or infinite values at step {scalars['stopped']}; figures end before")
     elif scalars["steps"] != int(trace.steps[-1]):
         found.append(f"the recursion is not finite after step {scalars['steps']}; figures end there")
-    if len(trace.roots) > 1:
-        others = ", ".join(clean(name) for name in trace.roots if name != trace.name)
-        found.append(f"this is {clean(trace.name)}; the trace also holds {others} (`--root`)")
-    if trace.status == "recording":
-        found.append("the run is still being recorded: these are the rows so far")
-    return tuple(found)
+    return (*found, *standing(trace))
 
 
 def _number(value: float | int | str | bool | None) -> float:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from tscope_format.errors import clean
 
+from tscope.analyses.standing import standing
+
 if TYPE_CHECKING:
     from tscope.analyses.kernel.setup import Setup
     from tscope.trace import Trace
@@ -40,9 +42,4 @@ def notes(trace: Trace, setup: Setup, scalars: Scalars, *, plain: bool) -> tuple
         found.append(f"the run is not finite at step {scalars['stopped']}; figures end before")
     if "buffer/update" in trace.reader.arrays():
         found.append("J is that of the model in evaluation mode, with the buffers of each row")
-    if len(trace.roots) > 1:
-        others = ", ".join(clean(name) for name in trace.roots if name != trace.name)
-        found.append(f"this is {clean(trace.name)}; the trace also holds {others} (`--root`)")
-    if trace.status == "recording":
-        found.append("the run is still being recorded: these are the rows so far")
-    return tuple(found)
+    return (*found, *standing(trace))

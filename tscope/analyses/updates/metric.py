@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tscope.analyses.effective.metric import BATCHES, GRADIENTS, PROGRAM
-from tscope.analyses.metric import Metric, Need, Watch
+from tscope.analyses.metric import Metric, Watch
+from tscope.analyses.telescoping import PROBE
 from tscope.analyses.updates.options import Options
 
 if TYPE_CHECKING:
@@ -21,25 +22,10 @@ def run(trace: Trace, options: Options, watch: Watch) -> Result:
     return analyse(trace, options, watch)
 
 
-def _has_probe(trace: Trace, options: Options) -> bool:
-    return options.probe is not None or bool(trace.probes)
-
-
 METRIC = Metric(
     name="updates",
     summary="What each part of the optimizer's steps, each layer and training example did to predictions.",
-    requires=(
-        (
-            PROGRAM,
-            BATCHES,
-            GRADIENTS,
-            Need(
-                "a probe set",
-                "Give examples now with `--probe FILE.npz`, or when recording, with `tscope record --probe`",
-                _has_probe,
-            ),
-        ),
-    ),
+    requires=((PROGRAM, BATCHES, GRADIENTS, PROBE),),
     options=Options,
     run=run,
 )

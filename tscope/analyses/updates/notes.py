@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from tscope_format.errors import clean
 
+from tscope.analyses.standing import standing
+
 if TYPE_CHECKING:
     from tscope.analyses.updates.run import Run
     from tscope.analyses.updates.walk import Walk
@@ -36,9 +38,4 @@ def notes(run: Run, walk: Walk, scalars: Scalars, remark: str | None) -> tuple[s
         found.append(f"probe set {clean(run.held.name)} is in-sample: its examples were trained on")
     if walk.stopped is not None:
         found.append(f"the run holds NaN or infinite values at step {walk.stopped}; figures end before")
-    if len(trace.roots) > 1:
-        others = ", ".join(clean(name) for name in trace.roots if name != trace.name)
-        found.append(f"this is {clean(trace.name)}; the trace also holds {others} (`--root`)")
-    if trace.status == "recording":
-        found.append("the run is still being recorded: these are the rows so far")
-    return tuple(found)
+    return (*found, *standing(trace))

@@ -162,7 +162,8 @@ class RunSource:
             kernels,
             kernel.lacks_of(root),
             None if curves_only else self._updates.read(root.name, problems),
-            updates.lacks_of(root),
+            # The two analyses need the same, except that trees have no updates.
+            updates.OF_TREES if root.attributes.get("kind") == "trees" else effective.lacks_of(root),
             self._events(root, steps, (telescoping, parameters, kernels), problems),
             tuple(dict.fromkeys(problems)),
         )

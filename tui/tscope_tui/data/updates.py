@@ -12,18 +12,13 @@ from numpy.typing import NDArray
 from tscope_format.errors import clean
 
 if TYPE_CHECKING:
-    from tscope_format import Result, RootReader
+    from tscope_format import Result
 
     Floats = NDArray[np.float64]
 
 METRIC = "updates"
-
-# What the analysis needs of a trace: an array, what it is, and the option that records it.
-_NEEDS = (
-    ("program/graph", "the model as data", "record a model that torch.export can export"),
-    ("batch/example", "the training examples", "record --max-examples N, as many as the run has"),
-    ("batch/output_grad", "outputs and output gradients of the batches", "record --outputs all"),
-)
+# Why there can be none of an ensemble.
+OF_TREES = ("it holds an ensemble of trees, which has no optimizer",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,11 +198,3 @@ def from_result(result: Result) -> Updates:
         tuple(clean(note) for note in result.notes),
         options if isinstance(options, Mapping) else {},
     )
-
-
-def lacks_of(root: RootReader) -> tuple[str, ...]:
-    """Return what a root lacks for the analysis, each with what would record it."""
-    arrays = root.arrays()
-    if root.attributes.get("kind") == "trees":
-        return ("it holds an ensemble of trees, which has no optimizer",)
-    return tuple(f"it lacks {what}: {remedy}" for name, what, remedy in _NEEDS if name not in arrays)

@@ -14,6 +14,7 @@ from tscope_tui.panes.pane import Pane
 from tscope_tui.panes.spread import SpreadPane
 from tscope_tui.plot import Dash, Series, compact
 from tscope_tui.spans import Span
+from tscope_tui.stages.run_absence import absence
 from tscope_tui.stages.run_state import RunState
 
 _DASHES: dict[str, Dash] = {"train": "solid", "test": "dash"}
@@ -63,13 +64,7 @@ def analyse_text(data: RunData) -> str:
 
 def _missing(data: RunData, loaded: bool) -> tuple[str, ...]:
     """Return what would provide the effective parameters."""
-    if data.problems:
-        return data.problems
-    if not loaded or data.steps is None:
-        return ("reading …",)
-    if data.effective_lacks:
-        return ("this trace cannot give effective parameters:", *data.effective_lacks)
-    return ("no effective parameters are saved", "press a, or run:", analyse_text(data))
+    return absence(data, "effective parameters", data.effective_lacks, analyse_text(data), loaded=loaded)
 
 
 def _parameters(data: RunData, loaded: bool) -> ChartPane:

@@ -14,6 +14,7 @@ from tscope_tui.panes.pane import Pane
 from tscope_tui.panes.spectrum import SpectrumPane, spectrum_pane
 from tscope_tui.plot import Dash, Series, compact
 from tscope_tui.spans import Span
+from tscope_tui.stages.run_absence import absence
 from tscope_tui.stages.run_state import RunState
 
 _LABELS = {"distance_train": "distance", "alignment_train": "align", "alignment_test": "held-out align"}
@@ -73,13 +74,8 @@ def analyse_text(data: RunData) -> str:
 
 def _missing(data: RunData, loaded: bool) -> tuple[str, ...]:
     """Return what would provide the kernel."""
-    if data.problems:
-        return data.problems
-    if not loaded or data.steps is None:
-        return ("reading …",)
-    if data.kernel_lacks:
-        return ("this trace cannot give a tangent kernel:", *data.kernel_lacks)
-    return ("no tangent kernel is saved", "press a, or run:", f"{analyse_text(data)} --matrix 0,last")
+    command = f"{analyse_text(data)} --matrix 0,last"
+    return absence(data, "tangent kernel", data.kernel_lacks, command, loaded=loaded)
 
 
 def _course(data: RunData, loaded: bool) -> ChartPane:

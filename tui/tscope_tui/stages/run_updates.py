@@ -13,6 +13,7 @@ from tscope_tui.panes.pane import Pane
 from tscope_tui.panes.terms import TermsPane
 from tscope_tui.plot import compact
 from tscope_tui.spans import Span
+from tscope_tui.stages.run_absence import absence
 from tscope_tui.stages.run_state import RunState
 
 _NONE = np.zeros(0, np.int64)
@@ -87,10 +88,4 @@ def analyse_text(data: RunData) -> str:
 
 def _missing(data: RunData, loaded: bool) -> tuple[str, ...]:
     """Return what would provide the terms and influences."""
-    if data.problems:
-        return data.problems
-    if not loaded or data.steps is None:
-        return ("reading …",)
-    if data.updates_lacks:
-        return ("this trace cannot give terms of updates:", *data.updates_lacks)
-    return ("no terms of updates are saved", "press a, or run:", analyse_text(data))
+    return absence(data, "terms of updates", data.updates_lacks, analyse_text(data), loaded=loaded)

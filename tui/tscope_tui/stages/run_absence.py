@@ -1,0 +1,26 @@
+"""Why the panes of an analysis are empty, and what would fill them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tscope_tui.data.run import RunData
+
+
+def absence(data: RunData, what: str, lacks: Sequence[str], command: str, *, loaded: bool) -> tuple[str, ...]:
+    """Return the lines that an empty pane shows.
+
+    Args:
+        data: The run.
+        what: What is not there, in a few words.
+        lacks: What the trace lacks for it.
+        command: What computes it.
+        loaded: Whether saved results have been looked for.
+    """
+    if data.problems:
+        return data.problems
+    if not loaded or data.steps is None:
+        return ("reading …",)
+    if lacks:
+        return (f"this trace cannot give {what}:", *lacks)
+    return (f"no {what} {'are' if what.endswith('s') else 'is'} saved", "press a, or run:", command)
