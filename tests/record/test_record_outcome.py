@@ -66,6 +66,17 @@ def test_a_recording_that_failed_boasts_of_nothing() -> None:
     [
         (Outcome(hello=True, torch=True), ["python"], "no optimizer made a step"),
         (Outcome(hello=True), ["python"], "torch was never imported"),
+        (
+            Outcome(hello=True, trees=True),
+            ["python"],
+            "a library of tree ensembles was imported, but none was",
+        ),
+        (Outcome(hello=True, trees=True, torch=True), ["python"], "no optimizer made a step"),
+        (
+            Outcome(trees=True, refused="Forest: not recorded: medians"),
+            ["python"],
+            "Forest: not recorded: med",
+        ),
         (Outcome(), ["python3", "-I", "x.py"], "python -I ignores"),
         (Outcome(), ["python", "-uS", "x.py"], "python -uS ignores"),
         (Outcome(), ["make"], "no Python loaded the recorder's bootstrap"),
