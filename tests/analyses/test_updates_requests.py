@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tscope_format import chain, root_writer
 from tscope_format.errors import AnalysisError, MissingDataError, TscopeError, UsageError
 
 import tscope
@@ -146,6 +147,24 @@ def test_pieces_of_the_walk_back_and_of_the_rows_change_nothing(tmp_path, monkey
     for name in ("influence", "influence_memory", "top_influence"):
         assert close(part[name].data, whole[name].data), name
     assert np.array_equal(part["top_example"].data, whole["top_example"].data)
+
+
+def test_the_walk_back_goes_on_from_recorded_states(tmp_path, monkeypatch):
+    for module in (chain, root_writer):
+        monkeypatch.setattr(module, "ANCHOR_ROWS", 2)
+    run = make_run(tmp_path, "nadam", 3)
+    starts = []
+    steps = opened.Run.steps
+
+    def walked(self, start, stop):
+        starts.append(start)
+        return steps(self, start, stop)
+
+    monkeypatch.setattr(opened.Run, "steps", walked)
+    found = run.analysed(influence="all").arrays["influence"].data
+    assert starts == [1, 5, 3, 1]  # forward, then back from anchor to anchor
+    direct, later = run.influences(run.jacobians())
+    assert close(found, direct + later)
 
 
 def test_a_traced_example_that_does_not_fit_is_refused(tmp_path):
