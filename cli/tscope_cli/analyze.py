@@ -50,7 +50,7 @@ def analyze(
         int | None,
         typer.Option(
             metavar="K",
-            help="Telescoping, updates: K steps as one. effective-params, kernel: keep every K-th row.",
+            help="Telescoping, updates: K steps as one. effective-params, kernel, boosting: every K-th row.",
         ),
     ] = None,
     layers: Annotated[
@@ -96,7 +96,8 @@ def analyze(
         typer.Option(metavar="N", help="effective-params, kernel: draw N of the held-out examples."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(metavar="N", help="effective-params, kernel: of probes and drawn examples.")
+        int | None,
+        typer.Option(metavar="N", help="effective-params, kernel, boosting: of probes and drawn examples."),
     ] = None,
     loss: Annotated[
         str | None,
@@ -128,10 +129,11 @@ def analyze(
         typer.Option(metavar="STEP,STEP,…", help="kernel: take it at these steps; `last` is one too."),
     ] = None,
     preconditioned: Annotated[
-        bool, typer.Option("--preconditioned", help="kernel: with the optimizer's preconditioner.")
+        bool,
+        typer.Option("--preconditioned", help="kernel, boosting: with the optimizer's preconditioner."),
     ] = False,
     train: Annotated[
-        int | None, typer.Option(metavar="N", help="kernel: draw N of the training examples.")
+        int | None, typer.Option(metavar="N", help="kernel, boosting: draw N of the training examples.")
     ] = None,
     eigenvalues: Annotated[
         int | None, typer.Option(metavar="K", help="kernel: keep the K largest. [default: 10]")
@@ -156,6 +158,37 @@ def analyze(
     top: Annotated[
         int | None,
         typer.Option(metavar="K", help="updates: training examples to name for each row. [default: 5]"),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="TREES.zarr", help="boosting: the trace of the ensemble of trees.")
+    ] = None,
+    against_root: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="boosting: which of its ensembles. [default: the first]"),
+    ] = None,
+    irregularity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="pca|mahalanobis|FILE.npz:NAME",
+            help="boosting: how irregular a test example is. [default: pca]",
+        ),
+    ] = None,
+    irregular: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="boosting: the share of the test examples that counts as irregular. [default: 0.1]",
+        ),
+    ] = None,
+    shares: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE,SHARE,…",
+            help="boosting: shares of irregular examples in the drawn sets. [default: 0,0.1,…,1]",
+        ),
+    ] = None,
+    draws: Annotated[
+        int | None, typer.Option(metavar="N", help="boosting: sets to draw for each share. [default: 50]")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     csv: Annotated[
@@ -213,6 +246,12 @@ def analyze(
         "steps": steps,
         "influence": influence,
         "top": top,
+        "against": against,
+        "against_root": against_root,
+        "irregularity": irregularity,
+        "irregular": irregular,
+        "shares": shares,
+        "draws": draws,
     }
     options = {name: value for name, value in asked.items() if value is not None}
     if plot is not None:

@@ -11,7 +11,7 @@ from tscope_format.errors import TscopeError, UsageError, clean
 from tscope_format.results import save_result
 
 import tscope
-from tscope.analyses import effective, kernel, telescoping, updates
+from tscope.analyses import boosting, effective, kernel, telescoping, updates
 from tscope.analyses.metric import Metric, Progress, Watch
 from tscope.trace import Trace
 from tscope.trace import open as open_trace
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from tscope_format.results import Result
 
 _METRICS = {
-    metric.name: metric for metric in (telescoping.METRIC, effective.METRIC, kernel.METRIC, updates.METRIC)
+    metric.name: metric
+    for metric in (telescoping.METRIC, effective.METRIC, kernel.METRIC, updates.METRIC, boosting.METRIC)
 }
 
 

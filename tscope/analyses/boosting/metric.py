@@ -1,0 +1,30 @@
+"""The metric `boosting`: what it needs, and how it is run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tscope.analyses import kernel
+from tscope.analyses.boosting.options import Options
+from tscope.analyses.metric import Metric, Watch
+
+if TYPE_CHECKING:
+    from tscope_format.results import Result
+
+    from tscope.trace import Trace
+
+
+def run(trace: Trace, options: Options, watch: Watch) -> Result:
+    """Compute the metric; see `tscope.analyses.boosting.analysis`."""
+    from tscope.analyses.boosting.analysis import analyse
+
+    return analyse(trace, options, watch)
+
+
+METRIC = Metric(
+    name="boosting",
+    summary="A network against trees (--against): kernel weights and errors on irregular test examples.",
+    requires=kernel.METRIC.requires,
+    options=Options,
+    run=run,
+)
