@@ -47,11 +47,6 @@ def refused(net: tscope.Trace, trees: tscope.Trace, kind: type[TscopeError], **o
         ({"max_memory_mb": 0}, "max_memory_mb must be positive, got 0"),
         ({"seed": -1}, "seed must lie between 0 and 2**63 - 1, got -1"),
         (
-            {"against": None},
-            "boosting compares a network with an ensemble of trees: name its trace with "
-            "`--against TREES.zarr`",
-        ),
-        (
             {"against": None, "against_root": "model"},
             "against_root names an ensemble of the trace `--against`; give that trace too",
         ),
@@ -68,6 +63,10 @@ def test_requests_that_cannot_be_met_are_refused(
 
 
 def test_what_is_no_ensemble_is_refused(pair: Pair, tmp_path: Path) -> None:
+    assert refused(pair.net, pair.trees, MissingDataError, against=None) == (
+        f"{pair.net.path} lacks what boosting needs: an ensemble of trees to compare with. Name its trace: "
+        "`--against TREES.zarr`"
+    )
     message = refused(pair.net, pair.net, MissingDataError)
     assert message == (
         f"--against: {pair.net.path} holds no ensemble of trees; record one with `tscope record -- python "

@@ -65,11 +65,12 @@ def test_the_figure_is_over_shares(tscope: Runner, pair: Pair, tmp_path: Path) -
 
 def test_refusals_are_one_line_with_their_exit_code(tscope: Runner, pair: Pair) -> None:
     outcome = tscope("analyze", pair.net.path, "--metric", "boosting")
-    assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err == (
-        "tscope: boosting compares a network with an ensemble of trees: name its trace with `--against "
+    assert (outcome.code, outcome.out) == (4, "")
+    assert outcome.err.endswith(
+        "lacks what boosting needs: an ensemble of trees to compare with. Name its trace: `--against "
         "TREES.zarr`\n"
     )
+    assert analyze(tscope, pair, "--draws", 0).code == 2
     outcome = tscope("analyze", pair.net.path, "--metric", "boosting", "--against", pair.net.path)
     assert (outcome.code, outcome.out) == (4, "")
     outcome = tscope("analyze", pair.net.path, "--metric", "boosting", "--against", pair.net.path / "theta")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tscope.analyses import kernel
 from tscope.analyses.boosting.options import Options
-from tscope.analyses.metric import Metric, Watch
+from tscope.analyses.metric import Metric, Need, Watch
 
 if TYPE_CHECKING:
     from tscope_format.results import Result
@@ -21,10 +21,19 @@ def run(trace: Trace, options: Options, watch: Watch) -> Result:
     return analyse(trace, options, watch)
 
 
+def _has_trees(trace: Trace, options: Options) -> bool:
+    return options.against is not None
+
+
+_TREES = Need(
+    "an ensemble of trees to compare with",
+    "Name its trace: `--against TREES.zarr`",
+    _has_trees,
+)
 METRIC = Metric(
     name="boosting",
     summary="A network against trees (--against): kernel weights and errors on irregular test examples.",
-    requires=kernel.METRIC.requires,
+    requires=tuple((*group, _TREES) for group in kernel.METRIC.requires),
     options=Options,
     run=run,
 )

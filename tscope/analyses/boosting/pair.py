@@ -59,7 +59,7 @@ def read_pair(trace: Trace, options: Options) -> Pair:
     """Open the trees and find the examples that both models have.
 
     Raises:
-        UsageError: No trees are named, or the two traces are not of the same examples.
+        UsageError: The two traces are not of the same examples.
         MissingDataError: One of them lacks trees, test examples or labels.
         AnalysisError: The trees' smoother is not exact, or the network's inputs are no table.
         TraceError: The trace of the trees cannot be read.
@@ -112,12 +112,7 @@ def read_pair(trace: Trace, options: Options) -> Pair:
 
 def _trees(options: Options) -> Trace:
     """Return the ensemble that was named, or the first of its trace."""
-    if options.against is None:
-        raise UsageError(
-            "boosting compares a network with an ensemble of trees: name its trace with "
-            "`--against TREES.zarr`"
-        )
-    trace = open_trace(options.against)
+    trace = open_trace(str(options.against))
     if options.against_root is not None:
         chosen = trace.root(options.against_root)
         found = [chosen] if chosen.kind == "trees" else []
