@@ -168,13 +168,19 @@ def test_the_walk_back_goes_on_from_recorded_states(tmp_path, monkeypatch):
 
 
 def test_a_traced_example_that_does_not_fit_is_refused(tmp_path):
+    run = make_run(tmp_path, outputs=3)
     with pytest.raises(AnalysisError) as caught:
-        make_run(tmp_path, outputs=3).analysed(max_memory_mb=0.01)
+        run.analysed(max_memory_mb=0.01, influence="0")
     assert str(caught.value) == (
         "tracing one probe example with 3 outputs takes 0.00734 MB of the 0.003 MB that there are for it; "
         "allow more (`--max-memory MB`), follow fewer outputs (`--probe-output`), or leave it out "
         "(`--influence none`)"
     )
+    # Those that nobody asked for are left out, and the terms are there.
+    result = run.analysed(max_memory_mb=0.01)
+    assert result.notes[0] == f"no influences: {caught.value}"
+    assert "influence" not in result.arrays
+    assert close(result.arrays["terms"].data, run.analysed().arrays["terms"].data)
 
 
 def test_without_layers_the_terms_are_the_same(tmp_path):

@@ -43,8 +43,14 @@ def analyse(trace: Trace, options: Options, watch: Watch) -> Result:
     """
     began = time.monotonic()
     run = open_run(trace, options)
-    traced = _traced(run, options)
-    pieces = list(torch.split(traced, rows_that_fit(run))) if len(traced) else []
+    traced, untraced = _traced(run, options), None
+    try:
+        pieces = list(torch.split(traced, rows_that_fit(run))) if len(traced) else []
+    except AnalysisError as error:
+        # Nobody asked for them by name: the terms are worth more.
+        if options.influence is not None:
+            raise
+        pieces, untraced = [], f"no influences: {error}"
     if len(pieces) > 1:
         watch.say(
             f"{len(traced)} probe examples are traced in {len(pieces)} walks back: memory is for "
@@ -95,7 +101,7 @@ def analyse(trace: Trace, options: Options, watch: Watch) -> Result:
         "seconds": time.monotonic() - began,
         "torch": torch.__version__,
     }
-    said = notes(run, walk, scalars, remark)
+    said = notes(run, walk, scalars, [text for text in (remark, untraced) if text is not None])
     return Result("updates", scalars, arrays, provenance, said)
 
 

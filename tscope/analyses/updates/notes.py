@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tscope_format.errors import clean
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 _RESIDUAL = 0.3
 
 
-def notes(run: Run, walk: Walk, scalars: Scalars, remark: str | None) -> tuple[str, ...]:
-    """Return the notes of a result; `remark` is what the check of the influences says."""
+def notes(run: Run, walk: Walk, scalars: Scalars, remarks: Sequence[str]) -> tuple[str, ...]:
+    """Return the notes of a result; `remarks` are on the influences."""
     trace = run.trace
-    found = [] if remark is None else [remark]
+    found = list(remarks)
     residual = scalars["relative_residual"]
     if isinstance(residual, float) and residual > _RESIDUAL:
         what = f"an interval of {run.every} steps" if run.every > 1 else "a step"
