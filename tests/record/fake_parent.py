@@ -163,6 +163,9 @@ class FakeParent:
                     done = np.frombuffer(memory, np.uint64, count=1)
                     done += 1
                 frame.connection = number
+                if frame.kind == "trees":
+                    with contextlib.suppress(OSError):
+                        connection.send(b"\x01")
                 with self._lock:
                     self.frames.append(frame)
                     steps = sum(f.kind == "step" for f in self.frames)

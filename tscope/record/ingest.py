@@ -151,6 +151,8 @@ class Ingest:
                 recording.projection(received.frame)
             else:
                 recording.take(received.connection, received.frame)
+                if received.frame.kind == "trees":
+                    self._receiver.acknowledge(received.connection)
         except RecordError as error:
             if recording.broken:
                 raise

@@ -62,6 +62,14 @@ class Receiver:
         if opened is not None:
             _shut(opened)
 
+    def acknowledge(self, connection: int) -> None:
+        """Tell a process that an ensemble of trees was taken in, which it waits for before it ends."""
+        with self._lock:
+            opened = self._open.get(connection)
+        if opened is not None:
+            with contextlib.suppress(OSError):  # it may have ended without waiting
+                opened.send(b"\x01", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
     def close(self) -> None:
         """Take no further connection and close those that are open."""
         with self._lock:

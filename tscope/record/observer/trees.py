@@ -6,6 +6,7 @@ numbers, prints or warns; what the library keeps of its trees is read, and sent 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import hashlib
@@ -70,6 +71,7 @@ class Trees:
         # By model: its number, a digest of its training inputs, and how many rows may still be sent.
         self._models: "weakref.WeakKeyDictionary[Any, List[Any]]" = weakref.WeakKeyDictionary()
         self._fits = 0
+        self._unanswered = 0
         self._said: Set[Tuple[str, str]] = set()
         self._hook_ns = 0
         self._wait_ns = 0
@@ -105,6 +107,9 @@ class Trees:
             self.faults.note("trees", "the first {} fits are recorded, no further ones".format(_MOST_FITS))
         if self._fits >= _MOST_FITS:
             return
+        self.finish()  # of the fit before: the recorder looks at one while the next one goes on
+        if not self.active:
+            return
         if self.options.eval_rows:
             self._models[model] = [self._fits, _digest(arrays["input"]), _MOST_ROWS]
         self._send(
@@ -122,6 +127,7 @@ class Trees:
             arrays,
         )
         self._fits += 1
+        self._unanswered += 1
 
     def predicted(self, model: Any, inputs: Any, dtype: str, output: Any) -> None:
         """Send what an ensemble predicted: rows that it was evaluated on."""
@@ -140,6 +146,23 @@ class Trees:
             {"number": known[0], "pid": os.getpid(), "hook_ns": self._hook_ns, "wait_ns": self._wait_ns},
             {"input": rows, "output": values},
         )
+
+    def finish(self) -> None:
+        """The process ends: wait until the recorder has taken what was sent, or it would be late for it."""
+        began = _clock()
+        while self._unanswered and self._connection is not None:
+            if self._descriptor is not None and not self._descriptor.ours:
+                self._lost("the script closed the connection to it")
+                return
+            try:
+                answer = self._connection.recv(1)
+            except OSError:
+                answer = b""
+            if not answer:
+                self._lost("it is gone")
+                return
+            self._unanswered -= 1
+        self._wait_ns += _clock() - began
 
     def forked(self) -> None:
         """In a forked child: workers must not record. One forked before anything was recorded may fit."""
@@ -190,6 +213,7 @@ class Trees:
             self._connection.detach()
             self._descriptor.close()
         self._connection = self._descriptor = None
+        self._unanswered = 0
 
     def _report(self, where: str, text: str, failed: bool) -> bool:
         if not self.active:
@@ -277,6 +301,7 @@ def observe(module: Any) -> None:
         trees = Trees(Options.from_environment(), Faults())
         with contextlib.suppress(AttributeError):
             os.register_at_fork(after_in_child=trees.forked)
+        atexit.register(trees.guarded, "exit", trees.finish)
         _trees.append(trees)
     # Another version of a library may lack what is replaced: then nothing of it is recorded.
     _trees[0].guarded(module.__name__, _install, module)

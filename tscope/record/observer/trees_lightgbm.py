@@ -86,6 +86,8 @@ def _send(trees: Trees, booster: Any, held: Mapping[str, Any], began: float) -> 
     rows, data = held["rows"], held["set"]
     if rows is None or isinstance(rows, str) or not hasattr(rows, "shape"):
         raise Refusal("its Dataset holds no rows in memory (free_raw_data, or a file)")
+    if data.get_init_score() is not None:
+        raise Refusal("it begins at a score of its own for each row (init_score)")
     parameters = _parameters(booster.model_to_string())
     model = booster.dump_model()
     _check(model, parameters)

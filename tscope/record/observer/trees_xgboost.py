@@ -20,6 +20,7 @@ _EXACT = (
     ("subsample", 1.0, "draws rows for each tree, which are not known"),
     ("alpha", 0.0, "shrinks the values of leaves towards 0, which is not linear in the labels"),
     ("max_delta_step", 0.0, "clips the values of leaves"),
+    ("scale_pos_weight", 1.0, "weighs examples by their labels"),
     ("num_parallel_tree", 1.0, "fits forests within the boosting"),
 )
 _ALIASES = {"reg_alpha": "alpha", "reg_lambda": "lambda", "learning_rate": "eta"}
