@@ -101,7 +101,7 @@ def test_matrices_that_do_not_fit_are_refused_before_anything_is_computed(run, m
     message = refused(run.trace, AnalysisError, probe=str(run.held), max_memory_mb=0.01, matrix="last")
     assert message == (
         "kernels of 10 training and 5 held-out rows (examples times 1 outputs), by 2 layers, 1 of them kept, "
-        "need 0.016 MB of the 0.01 MB allowed (`--max-memory MB`); take fewer: `--train N`, `--test N` or "
+        "need 0.017 MB of the 0.01 MB allowed (`--max-memory MB`); take fewer: `--train N`, `--test N` or "
         "leave the layers out (`--no-layers`)"
     )
 

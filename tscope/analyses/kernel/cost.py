@@ -16,7 +16,7 @@ def memory(setup: Setup) -> float:
     symmetric = n * n + m * m
     held = (parts + 2 * 8) * symmetric  # K_0 by layers, the sum of it and of the row before
     # Two blocks by layers; the sum of one, centred, its eigenvectors, and what their solver needs.
-    working = (2 * parts + 7 * 8) * max(n * n, m * m)
+    working = (2 * parts + 8 * 8) * max(n * n, m * m)
     return held + working + 2 * len(setup.kept) * each * (n + m) ** 2
 
 

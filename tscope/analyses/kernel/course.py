@@ -68,7 +68,6 @@ class Course:
         if self._first is None:
             self._first = (parts, K)
         first_parts, first = self._first
-        change = K - first
         row["movement"] = movement(K, first)
         row["distance"] = distance(K, first)
         row["velocity"] = NAN
@@ -76,8 +75,9 @@ class Course:
             before, last = self._last
             row["velocity"] = distance(K, last) / (step - before)
         if shares:
+            change = K - first
             moved = inner(parts, change) - inner(first_parts, change)
-            shares["movement"] = moved / change.square().sum()
+            shares["movement"] = moved / change.norm() ** 2
         row |= {f"share_{name}": value for name, value in shares.items()}
         self._last = (step, K)
         self._rows.append(row)

@@ -6,12 +6,15 @@ computed in float64, whatever the parts' dtype.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 NAN = float("nan")
+_STRIP = 1 << 19  # entries of a matrix at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,12 +113,14 @@ def distance(K: Tensor, other: Tensor) -> float:
     norms = float(K.norm()), float(other.norm())
     if not min(norms) > 0:
         return NAN
-    return float((K / norms[0] - other / norms[1]).square().sum()) / 2
+    parts = (float((K[rows] / norms[0] - other[rows] / norms[1]).square().sum()) for rows in _strips(K))
+    return sum(parts) / 2
 
 
 def movement(K: Tensor, first: Tensor) -> float:
     """Return ‖K − K_0‖_F / ‖K_0‖_F."""
-    return _ratio(float((K - first).norm()), float(first.norm()))
+    square = sum(float((K[rows] - first[rows]).square().sum()) for rows in _strips(K))
+    return _ratio(math.sqrt(square), float(first.norm()))
 
 
 def weight_norms(parts: Tensor) -> Tensor:
@@ -126,13 +131,27 @@ def weight_norms(parts: Tensor) -> Tensor:
 
 def inner(parts: Tensor, K: Tensor) -> Tensor:
     """Return ⟨K^(l), K⟩ of each part (layer,), for K (row·output, column·output)."""
-    return torch.stack([(part.reshape(K.shape) * K).sum() for part in parts])
+    found = [
+        sum(float((part.reshape(K.shape)[rows] * K[rows]).sum()) for rows in _strips(K)) for part in parts
+    ]
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def _forms(parts: Tensor, vectors: Tensor) -> Tensor:
     """Return uᵀK^(l)u (vector, layer) of vectors u (example·output, vector)."""
-    found = [(vectors * (part.reshape(len(vectors), -1).double() @ vectors)).sum(0) for part in parts]
-    return torch.stack(found, 1)
+    found = torch.zeros(vectors.shape[1], len(parts), dtype=torch.float64, device=vectors.device)
+    for place, part in enumerate(parts):
+        matrix = part.reshape(len(vectors), -1)
+        for rows in _strips(matrix):
+            found[:, place] += (vectors[rows] * (matrix[rows].double() @ vectors)).sum(0)
+    return found
+
+
+def _strips(K: Tensor) -> Iterator[slice]:
+    """Yield slices of rows of a few MB: temporary values of a whole matrix would be most of the memory."""
+    step = max(1, _STRIP // max(1, K.shape[1]))
+    for start in range(0, len(K), step):
+        yield slice(start, start + step)
 
 
 def _alignment(K: Tensor, y: Tensor) -> float:
@@ -142,9 +161,11 @@ def _alignment(K: Tensor, y: Tensor) -> float:
 def _centred(K: Tensor, n: int, c: int) -> Tensor:
     """Return HKH, each output centred over the examples."""
     K = K.reshape(n, c, n, c)
-    rows = K.mean(0, keepdim=True)
-    columns = K.mean(2, keepdim=True)
-    return (K - rows - columns + rows.mean(2, keepdim=True)).reshape(n * c, n * c)
+    rows, columns = K.mean(0, keepdim=True), K.mean(2, keepdim=True)
+    centred = K - rows
+    centred -= columns
+    centred += rows.mean(2, keepdim=True)
+    return centred.reshape(n * c, n * c)
 
 
 def _effective_rank(values: Tensor) -> float:
