@@ -70,9 +70,13 @@ def ensemble(
     y: Values,
     held: tuple[Values, Values | None] | None,
     rule: str = "boosting",
+    also: tuple[str, ...] = (),
     **changes: Any,
 ) -> tscope.Trace:
-    """Return the trace of a boosting or a forest whose leaves' values are found one example at a time."""
+    """Return the trace of a boosting or a forest whose leaves' values are found one example at a time.
+
+    Roots named in `also` hold the same ensemble.
+    """
     boosting = rule == "boosting"
     rate, penalty, base = (RATE, PENALTY, y.mean(0)) if boosting else (1.0, 0.0, np.zeros(y.shape[1]))
     grown = [tree(number) for number in range(TREES)]
@@ -103,7 +107,8 @@ def ensemble(
         inputs, labels = held
         target = None if labels is None else Blob(labels, "float64")
         probe = ProbeArrays("held", (Blob(inputs, "float64"),), target, {"kind": "file", "in_sample": False})
-    Trees("model", frame(rule, **fields), writer, probe, lambda text: None)
+    for name in ("model", *also):
+        Trees(name, frame(rule, **fields), writer, probe, lambda text: None)
     writer.close("complete")
     return tscope.open(path)
 

@@ -117,8 +117,8 @@ def test_probe_sets_must_be_the_same_examples(pair: Pair, tmp_path: Path) -> Non
 def test_training_sets_must_overlap(pair: Pair, tmp_path: Path) -> None:
     scaled = ensemble(tmp_path / "scaled.zarr", pair.x * 2, pair.y, None)
     assert refused(pair.net, scaled, UsageError) == (
-        "none of the network's 30 training examples is among the 30 of the trees; were inputs scaled for "
-        "one of the two only?"
+        "none of the network's 30 training examples is among the 30 of the trees: they were fitted on "
+        "other data, or inputs were scaled for one of the two only"
     )
     part = ensemble(tmp_path / "part.zarr", pair.x[:20], pair.y[:20], None)
     assert (
@@ -219,6 +219,12 @@ def test_provenance_names_the_trees(pair: Pair) -> None:
         "rule_of_trees": "boosting",
     }
     assert result.provenance["options"]["against"] == str(pair.trees.path)
+
+
+def test_a_trace_of_several_models_is_said_to_be_one(pair: Pair, tmp_path: Path) -> None:
+    trees = ensemble(tmp_path / "two.zarr", pair.x, pair.y, None, also=("second", "third"))
+    result = compared(pair.net, trees, against_root="second", irregularity="mahalanobis", draws=2)
+    assert result.notes == ("the trees are second; their trace also holds model, third (`--against-root`)",)
 
 
 def test_a_forest_is_said_to_be_one(pair: Pair, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tscope.analyses.boosting.irregularity import RTOL, column, mahalanobis, pca
 from tscope.analyses.boosting.pair import Pair, read_pair
 from tscope.analyses.boosting.subsets import Subsets, draw, mean_errors, normalized_maxima
 from tscope.analyses.boosting.weights import Norms, network_norms, network_outputs, open_network, tree_norms
+from tscope.analyses.standing import standing
 from tscope.boosting import outputs
 
 if TYPE_CHECKING:
@@ -149,10 +150,10 @@ def _result(
         "dtype": str(setup.dtype).removeprefix("torch."),
         "shared_examples": pair.shared,
     }
-    return Result("boosting", scalars, arrays, provenance, _notes(pair, options))
+    return Result("boosting", scalars, arrays, provenance, _notes(trace, pair, options))
 
 
-def _notes(pair: Pair, options: Options) -> tuple[str, ...]:
+def _notes(trace: Trace, pair: Pair, options: Options) -> tuple[str, ...]:
     found = []
     if pair.shared < len(pair.train):
         found.append(
@@ -172,4 +173,4 @@ def _notes(pair: Pair, options: Options) -> tuple[str, ...]:
         found.append(
             f"the trees are {clean(pair.trees.name)}; their trace also holds {others} (`--against-root`)"
         )
-    return tuple(found)
+    return (*found, *standing(trace))

@@ -84,8 +84,8 @@ def read_pair(trace: Trace, options: Options) -> Pair:
     shared = _shared(train, fitted)
     if not shared:
         raise UsageError(
-            f"none of the network's {len(train)} training examples is among the {len(fitted)} of the trees; "
-            + _SCALED
+            f"none of the network's {len(train)} training examples is among the {len(fitted)} of the trees: "
+            "they were fitted on other data, or inputs were scaled for one of the two only"
         )
     recorded = trace.probes.get(probe.name) is probe
     other = _other(trees, probe) if recorded else None
