@@ -1,6 +1,7 @@
 """Writes the golden trace of trees: a small ensemble in format 1, and the values that must come out of it.
 
-Run by hand, once for each format version, from the root: `python -m tests.format.make_golden_trees`. An existing golden trace is never rewritten: it stands for the traces that people have.
+Run by hand, once for each format version, from the root: `python -m tests.format.make_golden_trees`. An
+existing golden trace is never rewritten: it stands for the traces that people have.
 """
 
 from __future__ import annotations
