@@ -31,6 +31,7 @@ print(model.predict(X[:1]).shape, os.path.getsize("mine"))
 """
 
 
+@pytest.mark.slow
 def test_workers_failed_fits_and_a_closed_connection(tmp_path: Path) -> None:
     (tmp_path / "fit.py").write_text(FORKS)
     done = run([sys.executable, "fit.py"], cwd=tmp_path)
