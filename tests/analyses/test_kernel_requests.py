@@ -34,11 +34,12 @@ def refused(trace, kind: type[TscopeError], **options) -> str:
 def test_rows_are_spaced_evenly_on_a_logarithmic_scale_by_default(tmp_path):
     module, (x, y) = mlp(1), data(1)
     optimizer = optim.SGD(module.parameters(), lr=0.01)
-    trace = train(tmp_path / "run.zarr", module, optimizer, epochs(x, y, 10, 300), nn.functional.mse_loss)
+    trace = train(tmp_path / "run.zarr", module, optimizer, [(x, y)] * 80, nn.functional.mse_loss)
     step = analysed(trace, train=2).arrays["step"].data
-    assert (step[0], step[1], step[-1]) == (0, 1, 300)
-    assert 18 < len(step) <= 25
+    assert step.tolist()[:6] == [0, 1, 2, 3, 4, 5]
+    assert step[-1] == 80
     ratios = step[12:] / step[11:-1]
+    assert 18 < len(step) <= 25
     assert ratios.max() / ratios.min() < 1.1
 
 

@@ -12,6 +12,7 @@ from tests.analyses.effective_runs import Run, make_run
 from tests.analyses.kernel_runs import blocks, explicit, held_file, labels
 from tests.optimizers.recorded import Recorder, data, mlp, train
 from tests.reference import kernel as reference
+from tscope.analyses.kernel import states
 
 RUNS = {
     "sgd": {"optimizer": "sgd", "outputs": 1, "loss": "mse"},
@@ -206,14 +207,20 @@ def test_a_skipped_step_takes_the_preconditioner_of_the_next(tmp_path):
     assert result.arrays["trace_train"].data[1] != result.arrays["trace_train"].data[2]
 
 
-def test_a_long_walk_starts_anew_at_anchors(tmp_path):
-    torch.manual_seed(0)
-    module, (x, y) = mlp(1), data(1)
-    optimizer = optim.Adam(module.parameters(), lr=0.01)
-    trace = train(tmp_path / "run.zarr", module, optimizer, [(x, y)] * 270, nn.functional.mse_loss)
-    options = {"save": False, "preconditioned": True, "train": 4}
-    some = tscope.analyze(trace, "kernel", at="0,266,267", **options)
-    walked = tscope.analyze(trace, "kernel", at="0,200,266,267", **options)
-    assert some.arrays["step"].data.tolist() == [0, 266, 267]
+def test_a_walk_that_starts_anew_gives_the_same_preconditioners(tmp_path, monkeypatch):
+    run = make_run(tmp_path, optimizer="adam")
+    options = {"preconditioned": True, "at": "1,2,7,8", "train": 4}
+    walked = analysed(run, **options)
+    monkeypatch.setattr(states, "_ANCHOR_ROWS", 3)
+    starts = []
+    begin = states.training_steps
+
+    def counted(*arguments, **rows):
+        starts.append(rows["start_row"])
+        return begin(*arguments, **rows)
+
+    monkeypatch.setattr(states, "training_steps", counted)
+    anew = analysed(run, **options)
+    assert starts == [1, 8]
     for name in ("trace_train", "eigenvalues_train"):
-        np.testing.assert_allclose(some.arrays[name].data, walked.arrays[name].data[[0, -2, -1]], rtol=1e-9)
+        np.testing.assert_array_equal(anew.arrays[name].data, walked.arrays[name].data)
