@@ -27,6 +27,11 @@ DOCS = HERE.parent.parent / "docs" / "case_studies"
 Values = NDArray[np.float64]
 
 
+def code_hash(*scripts: str) -> str:
+    """Return a hash of scripts beside this one."""
+    return hashlib.sha256(b"".join((HERE / script).read_bytes() for script in scripts)).hexdigest()
+
+
 @dataclass(frozen=True)
 class Run:
     """One training run.
@@ -54,8 +59,7 @@ class Run:
 
     def identity(self) -> dict[str, object]:
         """Return what a finished run must agree in to be the same run."""
-        scripts = [HERE / self.script, HERE / "images.py", HERE / "progress.py"]
-        code = hashlib.sha256(b"".join(path.read_bytes() for path in scripts)).hexdigest()
+        code = code_hash(self.script, "images.py", "progress.py")
         return {"arguments": [*self.arguments], "seed": self.seed, "every": self.every, "scripts": code}
 
 
@@ -89,15 +93,21 @@ def follow(runs: Sequence[Run], folder: Path, jobs: int) -> list[Curves]:
         return list(pool.map(lambda run: _follow(run, folder), runs))
 
 
-def _follow(run: Run, folder: Path) -> Curves:
-    done = folder / f"{run.name}.json"
-    kept = json.loads(done.read_text()) if done.is_file() else {}
-    if kept.get("run") != run.identity():
-        kept = {"run": run.identity(), **_measure(run, folder)}
+def once(done: Path, identity: dict[str, object], measure: Callable[[], dict[str, object]]) -> dict[str, Any]:
+    """Return what was measured and kept in a file, unless the file is of another run; else measure it."""
+    kept: dict[str, Any] = json.loads(done.read_text()) if done.is_file() else {}
+    if kept.get("run") != identity:
+        kept = {"run": identity, **measure()}
         partial = done.with_suffix(".partial")
         partial.write_text(json.dumps(kept))
         partial.replace(done)
-        print(f"{run.name}: done", file=sys.stderr)
+        print(f"{done.stem}: done", file=sys.stderr)
+    return kept
+
+
+def _follow(run: Run, folder: Path) -> Curves:
+    done = folder / f"{run.name}.json"
+    kept = once(done, run.identity(), lambda: _measure(run, folder))
     log, effective = (
         {name: np.asarray(values, dtype=np.float64) for name, values in kept[part].items()}
         for part in ("log", "effective")
@@ -114,9 +124,9 @@ def _measure(run: Run, folder: Path) -> dict[str, object]:
     x, y = run.held_out()
     np.savez(probe, x=x.numpy(), y=y.numpy())
     # The metric replays the run anyway: projections while it is recorded would only cost time.
-    _tscope(run.name, ["record", "-o", str(trace), "--force", "--probe", "none", "--", *run.command(log)])
+    tscope(run.name, ["record", "-o", str(trace), "--force", "--probe", "none", "--", *run.command(log)])
     metric = ["--metric", "effective-params", "--probe", str(probe), "--every", str(run.every)]
-    result = json.loads(_tscope(run.name, ["analyze", str(trace), *metric, "--json"]))
+    result = json.loads(tscope(run.name, ["analyze", str(trace), *metric, "--json"]))
     with log.open() as file:
         rows = list(csv.DictReader(file))
     series = {name: array["data"] for name, array in result["arrays"].items() if array["dims"] == ["step"]}
@@ -127,7 +137,7 @@ def _measure(run: Run, folder: Path) -> dict[str, object]:
     }
 
 
-def _tscope(name: str, arguments: list[str]) -> str:
+def tscope(name: str, arguments: list[str]) -> str:
     """Run tscope with one thread of torch, and return what it prints."""
     done = subprocess.run(
         [sys.executable, "-m", "tscope_cli", *arguments],
@@ -150,9 +160,9 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object
             writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in row])
 
 
-def renew_table(name: str, text: str) -> None:
-    """Put a Markdown table between its marks in the case study's page."""
-    page = DOCS / "effective-parameters.md"
+def renew_table(name: str, text: str, page: str = "effective-parameters.md") -> None:
+    """Put a Markdown table between its marks in a case study's page."""
+    path = DOCS / page
     start, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, rest = page.read_text().split(start)
-    page.write_text(f"{before}{start}\n{text}\n{end}{rest.split(end)[1]}")
+    before, rest = path.read_text().split(start)
+    path.write_text(f"{before}{start}\n{text}\n{end}{rest.split(end)[1]}")
