@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from recorded_example import EXAMPLES
 
 
+@pytest.mark.slow
 def test_telescoped_errors_are_orders_below_lazy_ones_at_small_rates(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / "learning_rates.py"), "--quick", "--out", str(tmp_path)],
