@@ -35,6 +35,7 @@ _CLEARLY = 10.0
 # A fit may be off by so many roundings of the residual and of the mean; one of each was measured.
 _ROUNDINGS, _EACH = 20.0, 10.0
 _LARGEST, _LEAST_LIMIT = 1e3, 1e-10
+_OVERFLOWING = 1e100
 # What a softmax's gradients add up to, relative to their size.
 _ZERO_SUM = 1e-5
 
@@ -127,7 +128,8 @@ def _rows(trace: Trace, batches: Batches) -> Iterator[Batch]:
     for batch in batches.rows(1, trace.rows):
         if skipped[batch.row]:
             continue
-        if not batch.finite:
+        # Values whose squares overflow are beyond what a fit can use, and soon not finite.
+        if not batch.finite or float(batch.output.abs().max()) > _OVERFLOWING:
             return
         yield batch
 
@@ -276,9 +278,10 @@ def _misfit(kind: Kind, spread: float, limit: float, *, given: bool) -> Analysis
     what = "the labels given" if given else "labels that stay the same"
     return AnalysisError(
         f"no loss fits the recorded gradients: with {what}, {kind} comes closest, and is off by "
-        f"{spread:.2g} of the residuals ({limit:.1g} is allowed). Known are {', '.join(KINDS)}, without "
-        "weights and with one label for each input; if it is one of them, give it with `--loss` and "
-        "`--labels FILE.npz`"
+        f"{spread:.2g} of the residuals ({limit:.1g} is allowed). Known are {', '.join(KINDS)} of the "
+        "model's own outputs (logits: no softmax or sigmoid within the model), without weights, with one "
+        "label for each input, and inputs that come again as they were (not augmented); if it is one of "
+        "them, give it with `--loss` and `--labels FILE.npz`"
     )
 
 
@@ -297,6 +300,7 @@ def _labelled(trace: Trace, batches: Batches, fit: _Fit, factor: float, known: T
     first = torch.full(shape, math.nan, dtype=torch.float64)
     sums, squares = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
     counts = torch.zeros(batches.examples, dtype=torch.float64)
+    weighted, weights = torch.zeros(shape, dtype=torch.float64), torch.zeros_like(counts)
     residual = 0.0
     for batch in _rows(trace, batches):
         c = factor * reduction_weights(fit.reduction, batch.sizes, batch.output)
@@ -309,10 +313,14 @@ def _labelled(trace: Trace, batches: Batches, fit: _Fit, factor: float, known: T
         sums.index_add_(0, batch.examples, shifted)
         squares.index_add_(0, batch.examples, shifted.square())
         counts.index_add_(0, batch.examples, torch.ones(len(y), dtype=torch.float64))
+        # Rounding of a visit grows with its outputs: of a run that diverges the first visits know best.
+        weight = 1 / (y.square() + off.square()).mean(1).clamp(min=torch.finfo(torch.float64).tiny)
+        weighted.index_add_(0, batch.examples, weight[:, None] * shifted)
+        weights.index_add_(0, batch.examples, weight)
         residual += float(off.square().sum())
     visited = counts > 0
     # From `first` to the labels: the mean of the visits, unless they are known or classes.
-    shift = torch.zeros_like(sums) if fit.classes else sums / counts.clamp(min=1)[:, None]
+    shift = torch.zeros_like(sums) if fit.classes else weighted / weights.where(visited, 1.0)[:, None]
     shift = (_to_integers(first + shift, visited, fit) if known is None else known) - first
     missed = (squares - 2 * shift * sums + counts[:, None] * shift.square())[visited]
     spread = math.sqrt(max(0.0, float(missed.sum())) / residual) if residual else 0.0

@@ -193,6 +193,8 @@ class Checks:
         Raises:
             AnalysisError: They differ.
         """
+        # Squares of a run that diverges do not fit into float32.
+        expected, found = expected.double(), found.double()
         scale = float(expected.norm())
         self.labels = float((found - expected).norm()) / scale if scale > 0 else float(found.norm())
         allowed = self.tolerance.labels(self._steps, cancellation)

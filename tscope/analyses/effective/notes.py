@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tscope_format.errors import clean
 
+from tscope.analyses.effective.identity import identity
 from tscope.analyses.standing import standing
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # As for telescoping: above a tenth of the predictions' size the linear model is not the network any more.
 _SCALE = 0.1
+# Labels that are inferred from float32 gradients are known to some 1e-6 of their size.
+_SAME = 1e-4
 
 
 def notes(
@@ -49,6 +52,8 @@ def notes(
             "frozen": "acts on the recorded parameters (`--decay propagated`: on label-dependent ones)",
         }
         found.append(f"weight decay {how[options.decay]}")
+    found += identity(trace)
+    found += _labels(setup)
     if setup.probe is None:
         found.append("no held-out examples: give some with `--probe FILE.npz` for p_test")
     elif setup.probe.in_sample:
@@ -58,6 +63,17 @@ def notes(
     elif scalars["steps"] != int(trace.steps[-1]):
         found.append(f"the recursion is not finite after step {scalars['steps']}; figures end there")
     return (*found, *standing(trace))
+
+
+def _labels(setup: Setup) -> list[str]:
+    labels = setup.problem.labels
+    spread, size = float((labels - labels.mean(0)).abs().max()), float(labels.abs().max())
+    if setup.problem.loss.kind != "mse" or len(labels) < 2 or spread > _SAME * size:
+        return []
+    return [
+        "all labels are the same, as inferred from the gradients: a loss of outputs (n, 1) and targets (n,) "
+        "compares each output with the mean of all targets, and its p is of no use"
+    ]
 
 
 def _number(value: float | int | str | bool | None) -> float:

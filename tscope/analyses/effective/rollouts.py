@@ -79,10 +79,10 @@ class Rollouts:
 
         It is large where the outputs are much larger than the labels, as after an initialisation that is.
         """
-        size = self._scale * float(change.norm())
+        size = self._scale * float(change.double().norm())
         if self.tangents[1] or size == 0:
             return 1.0
-        return max(1.0, float(predictions[..., 0].norm()) / size)
+        return max(1.0, float(predictions[..., 0].double().norm()) / size)
 
 
 def _gradient(kind: str, c: Tensor, f: Tensor, y: Tensor) -> Tensor:
