@@ -242,10 +242,17 @@ def test_hyper_parameters_that_are_no_numbers_are_refused(tmp_path):
 
 def test_changes_by_anything_else_are_refused_with_the_step(tmp_path):
     recorder = started(tmp_path)
-    for number in range(4):
-        one_step(recorder, foreign=number == 2)
-    message = refusal(trace := recorder.close())
-    assert message.startswith("step 3: something else than the optimizer changed the parameters")
+    for number in range(9):
+        one_step(recorder, foreign=number in (2, 3, 6))
+    trace = recorder.close()
+    # However short the walk is, as the one that looks at the first steps, the count is of the whole run.
+    for stop in (None, 4, 5):
+        with pytest.raises(tscope.AnalysisError) as caught:
+            list(walk(trace, stop_row=stop))
+        assert str(caught.value).startswith(
+            "step 3: something else than the optimizer changed the parameters before it "
+            "(and before 3 of the 9 recorded steps in all), so"
+        )
     assert len(list(walk(trace, stop_row=3))) == 2
 
 

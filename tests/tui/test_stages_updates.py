@@ -57,7 +57,7 @@ def test_terms_are_weighed_over_the_marked_range_and_read_at_the_cursor(updates)
         stage.go(step)
         stage.act("mark_range", "m")
     pane = stage.panes()["terms"]
-    assert (pane.low, pane.high, pane.step) == (60, 90, 90)
+    assert (pane.steps, pane.step, pane.left) == ((61, 90), 90, ())
     assert [term.name for term in pane.terms] == ["gradient", "preconditioning", "memory", "decoupled_decay"]
     weight = np.square(found.first_order[60:90])
     share = found.share["memory"]
@@ -67,6 +67,87 @@ def test_terms_are_weighed_over_the_marked_range_and_read_at_the_cursor(updates)
     assert sum(term.share for term in pane.terms) == pytest.approx(1.0, abs=1e-12)
     stage.act("step:-10", "")
     assert stage.panes()["terms"].terms[2].here == share[79]
+
+
+def part_of(stage: RunStage, first: int, last: int, every: int = 1) -> None:
+    """Show the updates of some of the run's steps only, in intervals."""
+    shown = stage.data.updates
+    rows = slice(first + every - 2, last, every)
+    stage.data = replace(
+        stage.data,
+        updates=replace(
+            shown,
+            step=shown.step[rows],
+            first=first,
+            share={name: values[rows] for name, values in shown.share.items()},
+            effect={name: values[rows] for name, values in shown.effect.items()},
+            first_order=shown.first_order[rows],
+            options={**shown.options, "steps": f"{first}-{last}"},
+        ),
+    )
+    stage.state = replace(stage.state, band=None, range_start=None)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (160, 48)])
+@pytest.mark.parametrize(
+    ("saved", "marked", "shown", "left"),
+    [
+        ((1, 100), None, "1–100", "101–120"),
+        ((1, 100), (60, 110), "61–100", "101–110"),
+        ((1, 100), (60, 90), "61–90", ""),
+        ((31, 100), (0, 120), "31–100", "1–30, 101–120"),
+        ((31, 100), None, "31–100", "1–30, 101–120"),
+        ((31, 100), (10, 60), "31–60", "11–30"),
+        # Intervals of 10 steps: those that end in the range are shown whole.
+        ((1, 100, 10), (64, 95), "61–90", "91–95"),
+    ],
+)
+def test_the_range_of_the_terms_is_that_of_the_saved_result(updates, size, saved, marked, shown, left):
+    stage, host = updates
+    host.dimensions = size
+    stage.act("view:telescoping", "2")
+    part_of(stage, *saved)
+    if marked:
+        stage.state = replace(stage.state, band=tuple(map(float, marked)))
+    text = screen(stage, host)
+    assert f" JΔθ by term, steps {shown} " in text
+    # The layers beside them are of the whole range.
+    low, high = marked or (0, 120)
+    assert f"by layer, steps {low}–{high} " in text
+    assert ("not covered" in text) == bool(left)
+    assert f"not covered: steps {left} " in text or not left
+    assert "precond." in text
+
+
+@pytest.mark.parametrize("marked", [(100, 120), (105, 120), (5, 20)])
+def test_a_marked_range_outside_the_saved_result_says_what_covers_it(updates, marked):
+    stage, host = updates
+    host.dimensions = (160, 48)
+    stage.act("view:telescoping", "2")
+    part_of(stage, 31, 100)
+    stage.state = replace(stage.state, band=tuple(map(float, marked)))
+    pane = stage.panes()["terms"]
+    assert (pane.terms, pane.steps) == ((), None)
+    first, last = marked[0] + 1, marked[1]
+    assert pane.empty[0] == (
+        f"steps {first}–{last} are not covered: the saved result is of steps 31–100; for all steps, run:"
+    )
+    # As the saved one was made, but for the steps.
+    assert pane.empty[1].endswith("mlp.zarr --metric updates --probe 'my set.npz' --influence 0,2,5")
+    text = screen(stage, host)
+    assert f"steps {first}–{last} are not covered" in text
+    assert " JΔθ by term ─" in text
+
+
+def test_a_marked_range_without_the_end_of_an_interval_or_without_steps_says_so(updates):
+    stage, _ = updates
+    part_of(stage, 1, 100, 10)
+    stage.state = replace(stage.state, band=(61.0, 65.0))
+    assert stage.panes()["terms"].empty == (
+        "the saved result is of steps 1–100, in intervals, and none ends in steps 62–65: mark more",
+    )
+    stage.state = replace(stage.state, band=(61.0, 61.0))
+    assert stage.panes()["terms"].empty == ("no step is marked",)
 
 
 def test_the_cursor_is_in_the_interval_that_ends_at_or_after_it():
@@ -175,8 +256,9 @@ def test_the_panes_fill_their_room_at_any_size(width, height):
     found = from_result(updates_result())
     whole = found.influences(1, 0)
     panes = (
-        TermsPane(tuple(found.terms(0, 120, 60)), 0, 120, 60),
-        TermsPane((), 0, 120, 60, ("nothing is saved",)),
+        TermsPane(tuple(found.terms(0, 120, 60)), (1, 120), 60),
+        TermsPane(tuple(found.terms(0, 120, 60)), (31, 100), 60, ((1, 30), (101, 120))),
+        TermsPane((), None, 60, empty=("nothing is saved",)),
         InfluencePane("influence", whole.example, whole.value, whole.memory, foot="40 add up"),
         InfluencePane("influence", np.zeros(0, np.int64), np.zeros(0), empty=("nothing is saved",)),
     )
@@ -184,6 +266,16 @@ def test_the_panes_fill_their_room_at_any_size(width, height):
         lines = pane.lines(width, height, Draw())
         assert len(lines) == height
         assert {cells(plain(line)) for line in lines} == {width}
+
+
+def test_steps_that_are_not_covered_are_named_without_giving_up_a_bar():
+    found = from_result(updates_result())
+    pane = TermsPane(tuple(found.terms(0, 120, 60)), (31, 100), 60, ((1, 30), (101, 120)))
+    for width, height in ((40, 8), (40, 7), (24, 8)):
+        text = [plain(line) for line in pane.lines(width, height, Draw())]
+        assert " ".join(line.strip("│ ") for line in text).count("not covered: steps 1–30, 101–120") == 1
+        assert all(any(name in line for line in text) for name in ("gradient", "precond.", "memory", "decay"))
+        assert any("@60" in line for line in text) == ((width, height) == (40, 8))
 
 
 def test_values_that_are_not_finite_are_drawn(tmp_path: Path):
@@ -196,7 +288,7 @@ def test_values_that_are_not_finite_are_drawn(tmp_path: Path):
     whole = found.influences(0, 0)
     visits = found.visits(0, 0, 3.0)
     for pane in (
-        TermsPane(tuple(found.terms(0, 5, 3)), 0, 5, 3),
+        TermsPane(tuple(found.terms(0, 5, 3)), (1, 5), 3),
         InfluencePane("influence", whole.example, whole.value, whole.memory),
         InfluencePane("visits", visits.example, visits.value),
     ):

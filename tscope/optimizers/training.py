@@ -138,10 +138,12 @@ class TrainingSteps(Iterator[TrainingStep]):
         norms = self._norms(before + 1, stop)
         for (row, after, buffers_after), groups in rows:
             if flags["foreign"][row]:
+                # Of the whole trace: a walk may end before others, and the message is of the run.
+                foreign = reader.read("foreign", 1, self._trace.rows)
                 raise AnalysisError(
                     f"step {self._step(row)}: something else than the optimizer changed the parameters "
-                    f"before it (and before {int(flags['foreign'].sum())} of {stop - 1} in all), so its "
-                    "steps do not add up to the run; take such changes out of the training loop"
+                    f"before it (and before {int(foreign.sum())} of the {len(foreign)} recorded steps in "
+                    "all), so its steps do not add up to the run; take such changes out of the training loop"
                 )
             skipped = bool(flags["skipped"][row])
             if not _finite(after):

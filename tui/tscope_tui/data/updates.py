@@ -115,6 +115,22 @@ class Updates:
         """Return the row whose interval holds a step: the first that ends at or after it, else the last."""
         return min(int(self.step.searchsorted(step)), max(0, self.step.size - 1))
 
+    @property
+    def last(self) -> int:
+        """The last step that was looked at; `first` less 1 without any."""
+        return int(self.step[-1]) if self.step.size else self.first - 1
+
+    def covered(self, low: float, high: float) -> tuple[int, int] | None:
+        """Return the first and the last step of the rows that end in (low, high]; None without any.
+
+        A row that ends there may begin before.
+        """
+        rows = np.flatnonzero((self.step > low) & (self.step <= high))
+        if not rows.size:
+            return None
+        before = rows[0] - 1
+        return (int(self.step[before]) + 1 if before >= 0 else self.first), int(self.step[rows[-1]])
+
     def terms(self, low: float, high: float, cursor: float) -> list[Term]:
         """Return each term's share of the first-order change over the steps in (low, high].
 

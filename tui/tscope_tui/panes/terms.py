@@ -26,35 +26,38 @@ class TermsPane:
 
     Attributes:
         terms: The terms, in their order.
-        low: The step before the range.
-        high: Its last step.
+        steps: The first and the last step that the shares are over; None without any.
         step: The step of the row at the cursor.
+        left: The steps of the view's range that they are not over: (first, last) of each part.
         empty: What to say, and what would provide the data, when there are none.
     """
 
     terms: tuple[Term, ...]
-    low: int
-    high: int
+    steps: tuple[int, int] | None
     step: int
+    left: tuple[tuple[int, int], ...] = ()
     empty: tuple[str, ...] = ()
 
     def lines(self, width: int, height: int, draw: Draw) -> list[Line]:
         """Return the bars in their frame."""
         look = draw.look
-        title = [Span("JΔθ by term", "title"), Span(f", steps {self.low:,}–{self.high:,}", "title")]
+        over = "" if self.steps is None else f", steps {span(*self.steps)}"
+        title = [Span(f"JΔθ by term{over}", "title")]
+        beyond = f"not covered: steps {', '.join(span(*part) for part in self.left)}" if self.left else ""
+        lines: list[Line] = [(Span(f" {line}", "warn"),) for line in wrap(beyond, max(4, width - 4)) if line]
         if not self.terms:
             told: list[Line] = [
                 (Span(" " + line, "dim"),) for text in self.empty for line in wrap(text, max(4, width - 4))
             ]
-            return box(title, told, width, height, look, focused=draw.focused)
+            return box(title, [*lines, *told], width, height, look, focused=draw.focused)
         inner = width - 2
         names = [_LABELS.get(term.name, term.name) for term in self.terms]
         label = min(max(map(len, names)), max(8, inner - 22))
-        here = inner >= label + 24
+        # No bar is given up for the column's head.
+        here = inner >= label + 24 and len(lines) + len(names) + 1 <= height - 2
         spark = 12 if inner >= label + 46 else 0
         wide = max(2, inner - label - 11 - (9 if here else 0) - (spark + 2 if spark else 0))
         scale = max(abs(term.share) for term in self.terms) or 1.0
-        lines: list[Line] = []
         if here:
             head = f" {'':{label}} {'':{wide}} {'range':>8} {f'@{self.step:,}':>8}"
             lines.append((Span(head, "dim"),))
@@ -83,6 +86,11 @@ class TermsPane:
                 "share_at_step": [term.here for term in self.terms],
             },
         )
+
+
+def span(first: int, last: int) -> str:
+    """Return a range of steps as it is read."""
+    return f"{first:,}–{last:,}"
 
 
 def _percent(share: float) -> str:

@@ -10,9 +10,10 @@ from tscope_tui.data.run import RunData
 from tscope_tui.data.updates import METRIC, Updates
 from tscope_tui.panes.influence import InfluencePane
 from tscope_tui.panes.pane import Pane
-from tscope_tui.panes.terms import TermsPane
+from tscope_tui.panes.terms import TermsPane, span
 from tscope_tui.plot import compact
 from tscope_tui.spans import Span
+from tscope_tui.stages.repro import flags
 from tscope_tui.stages.run_absence import absence
 from tscope_tui.stages.run_state import RunState
 
@@ -22,15 +23,45 @@ _NONE = np.zeros(0, np.int64)
 def panes_at(data: RunData, state: RunState, *, loaded: bool) -> dict[str, Pane]:
     """Return the panes of the terms and the influences; what they show is of the cursor's step."""
     found = data.updates
-    band = state.shown_band() or (0.0, float(data.last))
-    low, high = round(band[0]), round(band[1])
     if found is None:
         told = _missing(data, loaded)
-        return {"terms": TermsPane((), low, high, 0, told), **_nothing(told)}
+        return {"terms": TermsPane((), None, 0, empty=told), **_nothing(told)}
+    return {"terms": _terms(data, found, state), **_influences(data, found, state)}
+
+
+def _terms(data: RunData, found: Updates, state: RunState) -> TermsPane:
+    """Return the terms over the part of the view's range that the result covers."""
+    start = 0 if data.steps is None else data.steps.first
+    band = state.shown_band() or (float(start), float(data.last))
+    low, high = round(band[0]), round(band[1])
+    steps = found.covered(low, high)
     step = int(found.step[found.row(state.cursor)]) if found.step.size else 0
-    still = ("the predictions did not move in this range",)
-    terms = TermsPane(tuple(found.terms(low, high, state.cursor)), low, high, step, still)
-    return {"terms": terms, **_influences(data, found, state)}
+    # Steps are counted from the one after the range's first state, as `--steps` does.
+    asked = (max(low, start) + 1, high)
+    if steps is None:
+        return TermsPane((), None, step, empty=_beyond(data, found, asked))
+    left = ((asked[0], min(asked[1], steps[0] - 1)), (max(asked[0], steps[1] + 1), asked[1]))
+    return TermsPane(
+        tuple(found.terms(low, high, state.cursor)),
+        steps,
+        step,
+        tuple(part for part in left if part[0] <= part[1]),
+        ("the predictions did not move in this range",),
+    )
+
+
+def _beyond(data: RunData, found: Updates, asked: tuple[int, int]) -> tuple[str, ...]:
+    """Return why a result shows nothing of the steps that are asked for."""
+    if asked[0] > asked[1]:
+        return ("no step is marked",)
+    saved = f"the saved result is of steps {span(found.first, found.last)}"
+    if asked[0] <= found.last and asked[1] >= found.first:
+        return (f"{saved}, in intervals, and none ends in steps {span(*asked)}: mark more",)
+    chosen = flags(METRIC, {name: value for name, value in found.options.items() if name != "steps"})
+    return (
+        f"steps {span(*asked)} are not covered: {saved}; for all steps, run:",
+        " ".join((analyse_text(data), *chosen)),
+    )
 
 
 def _nothing(told: tuple[str, ...]) -> dict[str, Pane]:
@@ -48,7 +79,7 @@ def _influences(data: RunData, found: Updates, state: RunState) -> dict[str, Pan
     output = min(state.choice.output or 0, max(0, found.outputs - 1))
     name = f"f{f'[{output}]' if found.outputs > 1 else ''} of example {int(found.traced[place])}"
     whole = found.influences(place, output)
-    steps = f"steps {found.first:,}–{int(found.step[-1]):,}" if found.step.size else ""
+    steps = f"steps {span(found.first, found.last)}" if found.step.size else ""
     influence = InfluencePane(
         f"influence on {name}, {steps}",
         whole.example,
