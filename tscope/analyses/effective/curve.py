@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from tscope.analyses.effective.error import above, standard_errors
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
@@ -29,7 +31,7 @@ class Series:
     Attributes:
         train: p_train (step).
         test: p_test (step); NaN without held-out examples.
-        train_se: Its standard error (step); 0 where it is exact.
+        train_se: Its standard error (step), as `above` gives it; 0 where it is exact.
         test_se: Likewise.
         gap_se: That of p_test − p_train (step), from the same probes on both: their errors go together.
         train_norms: ‖s(x)‖² of each training example (step, train).
@@ -91,7 +93,9 @@ class Squares:
         else:
             count = len(columns[0])
             p = np.array([part.mean(0) for part in columns])
-            se = np.array([part.std(0, ddof=1) for part in columns]) / count**0.5
+            se = np.array([standard_errors(part) for part in columns])
+            # The gap has no logarithm: it may be negative.
+            se[:, :2] = above(p[:, :2], se[:, :2])
             norms = torch.stack(self._norms[:rows]).numpy() / count
         return Series(p[:, 0], p[:, 1], se[:, 0], se[:, 1], se[:, 2], norms[:, :n], norms[:, n:])
 

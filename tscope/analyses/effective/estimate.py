@@ -11,6 +11,7 @@ import torch
 from tscope_format.errors import AnalysisError
 
 from tscope.analyses.effective.curve import Discrepancies, Series
+from tscope.analyses.effective.error import relative_bound
 from tscope.analyses.effective.partial import Partial
 from tscope.analyses.effective.walk import Part, Tally, walk
 from tscope.analyses.effective.worker import PartRequest
@@ -28,7 +29,11 @@ if TYPE_CHECKING:
 FIRST_PROBES = 16
 """The first probes give a coarse answer, and say how many are needed."""
 
-_MARGIN = 1.2
+_SURE_PROBES = 32
+"""With fewer the error of a p that is skewed is itself too uncertain to decide."""
+
+_NOT_SKEWED = 0.05
+"""A relative error so small, of p from few probes, comes of many directions that are about even."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,8 +155,10 @@ def exactly(passes: Passes, columns: int) -> Estimate:
 def by_probes(passes: Passes, *, rtol: float, most: int, seed: int) -> Estimate:
     """Return effective parameters by Hutchinson's estimator, p = n/|I| E‖S_I ε‖² / C with ε of random signs.
 
-    Passes are added until the standard error at the last row is below `rtol` of p, for the training and the
-    held-out examples. There are never more probes than label directions, with which p would be exact.
+    Probes are added until the standard error at the last row is below `rtol` of p, for the training and the
+    held-out examples, its own uncertainty counted. There are never more than label directions, with which p
+    would be exact. How many fit in a pass does not change how often the error is looked at: it would more
+    often be small by chance.
 
     Args:
         passes: Takes columns through the run, in the parameter form.
@@ -163,8 +170,9 @@ def by_probes(passes: Passes, *, rtol: float, most: int, seed: int) -> Estimate:
     generator = torch.Generator().manual_seed(seed)
     tally: Tally | None = None
     probes = count = 0
-    wanted = min(FIRST_PROBES, most, directions.count)
+    target = min(FIRST_PROBES, directions.count)
     while True:
+        wanted = target - probes
         done, remaining = count * length, math.ceil(wanted / most)
 
         def show(row: int, done: int = done, total: int = (count + remaining) * length) -> None:
@@ -184,13 +192,25 @@ def by_probes(passes: Passes, *, rtol: float, most: int, seed: int) -> Estimate:
             tally.join(found)
         probes += W.shape[2]
         count += 1
+        if probes < target:
+            continue
         series = tally.plain.series(tally.rows)
-        relative = relative_error(series)
-        if relative <= rtol or probes >= directions.count:
-            return _estimate(tally, probes=probes, passes=count, reached=relative <= rtol)
-        needed = min(math.ceil(_MARGIN * probes * (relative / rtol) ** 2), directions.count)
-        wanted = needed - probes
-        passes.watch.say(f"{_coarse(series, probes)}; {wanted} more for {rtol:.0%}")
+        target = enough(series, probes, rtol=rtol, most=directions.count)
+        if target <= probes:
+            reached = relative_error(series) <= rtol
+            return _estimate(tally, probes=probes, passes=count, reached=reached)
+        passes.watch.say(f"{_coarse(series, probes)}; {target - probes} more for {rtol:.0%}")
+
+
+def enough(series: Series, probes: int, *, rtol: float, most: int) -> int:
+    """Return how many probes are enough, at most `most`, as far as `probes` tell; `probes` if these are.
+
+    Fewer than `_SURE_PROBES` are enough only where p is far from skewed.
+    """
+    bound = relative_bound(relative_error(series), probes)
+    if bound <= (rtol if probes >= _SURE_PROBES else min(rtol, _NOT_SKEWED)) or probes >= most:
+        return probes
+    return min(max(math.ceil(probes * (bound / rtol) ** 2), probes + 1, _SURE_PROBES), most)
 
 
 def relative_error(series: Series) -> float:
