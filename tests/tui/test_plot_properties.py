@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tscope_tui.plot import Series, chart, sparkline
 from tscope_tui.plot.axis import Axis, axis_over
@@ -12,6 +12,7 @@ points = st.lists(st.tuples(numbers, numbers), max_size=40)
 sizes = st.tuples(st.integers(1, 70), st.integers(1, 20))
 
 
+@example([[(1.7976931348623157e308, 0.0), (-9.98e291, 0.0)]], (1, 1), False, False, False, 0.0)
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(points, max_size=3),

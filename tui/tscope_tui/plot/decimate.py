@@ -37,7 +37,7 @@ def ordered(series: Series) -> tuple[Floats, Floats]:
     finite = np.isfinite(x)
     if not finite.all():
         x, y = x[finite], y[finite]
-    if x.size > 1 and (np.diff(x) < 0).any():
+    if (x[1:] < x[:-1]).any():
         order = np.argsort(x, kind="stable")
         x, y = x[order], y[order]
     return x, y
