@@ -13,6 +13,7 @@ from tscope.kernels.differentiate import per_example, pull_columns
 from tscope.kernels.factors import Explicit
 from tscope.kernels.plan import Plan, plan_for
 from tscope.kernels.product import Columns, add_block, by_parameter, merged_biases
+from tscope.kernels.sketch import Signs
 from tscope.program.derivatives import Chunk, Tensors, chunks, detached, evaluate, jvp
 from tscope.program.functional import OutputFunctional
 from tscope.program.program import Program
@@ -258,6 +259,29 @@ class Jacobian:
                 for name, value in columns.items():
                     found[name] += value
         return found
+
+    def sketch(self, inputs: Sequence[Tensor], signs: Signs) -> Tensor:
+        """Return φ (example, output, column), whose products φ(x)·φ(x')ᵀ are K on average over the signs.
+
+        C backward passes, and for a linear layer 2·N·columns·(d_in + C·d_out) flops.
+
+        Args:
+            inputs: each (example, …).
+            signs: of the columns.
+
+        Raises:
+            AnalysisError: if examples influence each other.
+        """
+        plan = self._plan(inputs)
+        if not plan.sites and not plan.rest:
+            shape = (self._total(inputs), plan.outputs, signs.columns)
+            return torch.zeros(shape, dtype=self._dtype, device=self._device)
+        return torch.cat(
+            [
+                signs.sketch(by_parameter(*self._factors(part, plan)), self._formed)
+                for part in self._parts(inputs, plan, self._rows)
+            ]
+        )
 
     def _plan(self, inputs: Sequence[Tensor]) -> Plan:
         return plan_for(
