@@ -307,4 +307,4 @@ def test_a_result_is_saved_and_loaded_with_every_array(run, tmp_path):
 
 def test_many_outputs_take_fewer_examples_by_default():
     for outputs, expected in ((1, 256), (8, 256), (100, 20), (5000, 1)):
-        assert len(setup._drawn("train", "training", 10_000, None, outputs, 0)) == expected
+        assert len(setup.drawn("train", "training", 10_000, None, outputs, 0)) == expected

@@ -111,7 +111,7 @@ def prepare(trace: Trace, options: Options) -> Setup:
     inputs = ExampleInputs(trace)
     probe = held_out(trace, options.probe)
     _, theta, buffers = next(Replay(trace, dtype=dtype).rows(0, 1))
-    first = _taken(trace, inputs, np.arange(1), dtype)
+    first = taken(trace, inputs, np.arange(1), dtype)
     whole = evaluate(program, training_functional(trace, program), theta, buffers, first).shape[1]
     positions = None
     functional = training_functional(trace, program)
@@ -119,19 +119,19 @@ def prepare(trace: Trace, options: Options) -> Setup:
         functional, _ = OutputFunctional.choose(str(options.probe_output), (1, whole), first, None)
         positions = list(functional.index)
     outputs = whole if positions is None else len(positions)
-    numbers = _drawn("train", "training", inputs.count, options.train, outputs, options.seed)
+    numbers = drawn("train", "training", inputs.count, options.train, outputs, options.seed)
     known, unknown = _training_labels(trace, options)
-    labels = _some(known, numbers, positions, whole)
+    labels = chosen_labels(known, numbers, positions, whole)
     if known is not None and labels is None:
         unknown.append("not every drawn training example has a label for each output")
-    train = Examples(numbers, _taken(trace, inputs, numbers, dtype), labels)
+    train = Examples(numbers, taken(trace, inputs, numbers, dtype), labels)
     test = None
     if probe is not None:
-        chosen = _drawn("test", "held-out", probe.examples, options.test, outputs, options.seed)
+        chosen = drawn("test", "held-out", probe.examples, options.test, outputs, options.seed)
         test = Examples(
             chosen,
             tuple(_cast(tensor(array[chosen], str(array.dtype)), dtype) for array in probe.inputs),
-            _some(probe_labels(probe, whole), chosen, positions, whole),
+            chosen_labels(probe_labels(probe, whole), chosen, positions, whole),
         )
         if test.labels is None:
             unknown.append(
@@ -202,7 +202,7 @@ def _asked(trace: Trace, steps: str, options: Options, name: str) -> list[int]:
     return found
 
 
-def _drawn(option: str, what: str, available: int, asked: int | None, outputs: int, seed: int) -> Numbers:
+def drawn(option: str, what: str, available: int, asked: int | None, outputs: int, seed: int) -> Numbers:
     """Return which examples are taken, in their order.
 
     Raises:
@@ -219,7 +219,12 @@ def _drawn(option: str, what: str, available: int, asked: int | None, outputs: i
     return np.sort(np.random.default_rng(seed).choice(available, count, replace=False)).astype(np.int64)
 
 
-def _taken(trace: Trace, inputs: ExampleInputs, numbers: Numbers, dtype: torch.dtype) -> tuple[Tensor, ...]:
+def taken(trace: Trace, inputs: ExampleInputs, numbers: Numbers, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Return the inputs of training examples, each (example, …).
+
+    Raises:
+        AnalysisError: They are not of one shape.
+    """
     try:
         return tuple(_cast(value, dtype) for value in inputs.take(torch.from_numpy(numbers)))
     except AnalysisError as error:
@@ -245,7 +250,7 @@ def _training_labels(trace: Trace, options: Options) -> tuple[Tensor | None, lis
     return loss.labels, []
 
 
-def _some(
+def chosen_labels(
     labels: Tensor | None, numbers: Numbers, positions: Sequence[int] | None, outputs: int
 ) -> Tensor | None:
     """Return the labels of chosen examples and outputs; None if one of them is not known."""
