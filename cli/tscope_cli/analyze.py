@@ -190,6 +190,16 @@ def analyze(
     draws: Annotated[
         int | None, typer.Option(metavar="N", help="boosting: sets to draw for each share. [default: 50]")
     ] = None,
+    parts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PART,PART,…",
+            help="layers: norms, spectra, contributions, steps, balance. [default: all that can be]",
+        ),
+    ] = None,
+    singular_values: Annotated[
+        int | None, typer.Option(metavar="K", help="layers: keep the K largest. [default: 5]")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     csv: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write the result as CSV, one file a table.")
@@ -252,6 +262,8 @@ def analyze(
         "irregular": irregular,
         "shares": shares,
         "draws": draws,
+        "parts": parts,
+        "singular_values": singular_values,
     }
     options = {name: value for name, value in asked.items() if value is not None}
     if plot is not None:

@@ -6,7 +6,7 @@ import sys
 
 from tscope_format import Result
 
-from tscope_cli import sketch
+from tscope_cli import layered, sketch
 from tscope_cli.numerals import percent, significant
 from tscope_cli.readings import series
 from tscope_cli.table import Column, facts, render
@@ -16,11 +16,16 @@ from tscope_cli.views import Curve, thin, view_of
 _ROWS = 12
 
 
-def show(result: Result, title: str, *, quiet: bool = False) -> None:
+def show(result: Result, name: str, *, quiet: bool = False) -> None:
     """Print a result; `quiet` leaves out the chart and the reading."""
-    out(paint(title, "bold"))
+    out(paint(name, "bold"))
     for line in table(result):
         out(f"  {line}")
+    for title, lines in layered.tables(result):
+        out()
+        out(title)
+        for line in lines:
+            out(f"  {line}")
     if result.scalars:
         out()
         for line in facts(

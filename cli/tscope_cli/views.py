@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tscope_format import Result
 
+from tscope_cli.layered import entries, read_layers
 from tscope_cli.numerals import percent
 from tscope_cli.readings import (
     TERMS,
@@ -24,6 +25,8 @@ from tscope_cli.readings import (
     series,
 )
 
+_ENTRIES = 6  # of an array with a second dimension, in one pair of axes
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -34,21 +37,31 @@ class Curve:
         title: What it is called on the screen.
         share: It is shown in percent.
         optional: It is left out where it is zero throughout.
+        column: Of an array with a second dimension, which of its entries.
     """
 
     array: str
     title: str
     share: bool = False
     optional: bool = False
+    column: int | None = None
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes: what it shows, its curves, and whether y is logarithmic."""
+    """One pair of axes.
+
+    Attributes:
+        title: What it shows.
+        curves: Its curves.
+        log: Whether y is logarithmic.
+        each: An array with a second dimension, whose largest entries are a curve each.
+    """
 
     title: str
-    curves: tuple[Curve, ...]
+    curves: tuple[Curve, ...] = ()
     log: bool = False
+    each: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,9 @@ class View:
 def view_of(result: Result) -> View:
     """Return the view of a result's metric, without the arrays that this result does not have."""
     view = _VIEWS.get(result.metric) or generic(result)
-    panels = (Panel(p.title, _present(result, p.curves), p.log) for p in view.panels)
+    panels = (
+        Panel(p.title, (*_present(result, p.curves), *_entries(result, p.each)), p.log) for p in view.panels
+    )
     return View(
         view.coordinate,
         _present(result, view.columns),
@@ -110,6 +125,7 @@ def drawn(result: Result, panel: Panel, curve: Curve) -> NDArray[np.float64]:
     The approximation errors are exactly 0 at the start.
     """
     values = series(result, curve.array)
+    values = values if curve.column is None else values[:, curve.column]
     return np.where(values > 0, values, np.nan) if panel.log else values
 
 
@@ -123,6 +139,17 @@ def _present(result: Result, curves: tuple[Curve, ...]) -> tuple[Curve, ...]:
     return tuple(curve for curve in found if not curve.optional or result.arrays[curve.array].data.any())
 
 
+def _entries(result: Result, array: str) -> tuple[Curve, ...]:
+    """Return a curve for each of the largest entries of an array (step, entry), in their order."""
+    if array not in result.arrays:
+        return ()
+    found = result.arrays[array]
+    names = entries(result, found.dims[1], found.data.shape[1])
+    size = np.abs(np.nan_to_num(np.asarray(found.data, dtype=np.float64))).max(0, initial=0.0)
+    kept = np.sort(np.argsort(-size, kind="stable")[:_ENTRIES])
+    return tuple(Curve(array, names[place], column=int(place)) for place in kept)
+
+
 def _both(name: str, title: str = "") -> tuple[Curve, ...]:
     """Return a series of the training and of the held-out examples."""
     before = f"{title} " if title else ""
@@ -130,6 +157,30 @@ def _both(name: str, title: str = "") -> tuple[Curve, ...]:
 
 
 _VIEWS = {
+    "layers": View(
+        coordinate="step",
+        columns=(
+            Curve("theta_norm_all", "‖θ‖"),
+            Curve("update_norm_all", "‖Δθ‖"),
+            Curve("gradient_norm_all", "‖g‖"),
+            Curve("movement_all", "movement"),
+            Curve("residual_relative", "residual", share=True),
+            Curve("loss_change", "loss change"),
+            Curve("loss_residual", "not first order"),
+        ),
+        panels=(
+            Panel("movement from the start, ‖θ − θ₀‖/‖θ₀‖", each="movement"),
+            Panel("‖θ‖", each="theta_norm", log=True),
+            Panel("‖Δθ‖", each="update_norm", log=True),
+            Panel("gradient ‖g‖", each="gradient_norm", log=True),
+            Panel("effective rank", each="effective_rank"),
+            Panel("stable rank", each="stable_rank"),
+            Panel("first-order change of the probe's loss", each="loss_contribution"),
+            Panel("first-order change of the batches' losses", each="batch_loss_contribution"),
+            Panel("balancedness ‖Q‖ of consecutive layers", each="balance"),
+        ),
+        reading=read_layers,
+    ),
     "boosting": View(
         coordinate="share",
         columns=(

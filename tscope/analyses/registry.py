@@ -11,7 +11,7 @@ from tscope_format.errors import TscopeError, UsageError, clean
 from tscope_format.results import save_result
 
 import tscope
-from tscope.analyses import boosting, effective, kernel, telescoping, updates
+from tscope.analyses import boosting, effective, kernel, layerwise, telescoping, updates
 from tscope.analyses.metric import Metric, Progress, Watch
 from tscope.trace import Trace
 from tscope.trace import open as open_trace
@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 _METRICS = {
     metric.name: metric
-    for metric in (telescoping.METRIC, effective.METRIC, kernel.METRIC, updates.METRIC, boosting.METRIC)
+    for metric in (
+        telescoping.METRIC,
+        effective.METRIC,
+        kernel.METRIC,
+        updates.METRIC,
+        boosting.METRIC,
+        layerwise.METRIC,
+    )
 }
 
 
