@@ -21,7 +21,7 @@ demo: setup
 test test-slow: export OMP_NUM_THREADS = 1
 
 test: setup lint
-	$(BIN)/python -m pytest -m "not slow" -n auto
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadgroup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
