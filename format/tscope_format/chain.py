@@ -149,6 +149,9 @@ class ChainWriter:
         if self._filled == self._block_rows:
             self._close_block()
 
+    def settle(self) -> None:
+        """Do nothing: every row is there already."""
+
     def flush(self) -> None:
         """Write the open block whole, if it changed since it was last written."""
         self._anchors.flush()

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import numpy as np
 import numpy.typing as npt
 
-from tscope_format.codecs import PLAIN, Codec
+from tscope_format.codecs import PLAIN, SHUFFLED, Codec
 from tscope_format.disk import Disk
 from tscope_format.dtypes import JSON, NDArray, dtype_of
 from tscope_format.errors import RecordError
@@ -26,6 +26,7 @@ class ProbeWriter(GroupWriter):
         super().__init__(disk, f"{root}/probe/{name}")
         self._guard = guard
         self._last: int | None = None
+        self._last_sketch: int | None = None
 
     def start(
         self,
@@ -81,3 +82,35 @@ class ProbeWriter(GroupWriter):
             for name, values in zip(SERIES, (output, jvp, lazy), strict=True):
                 self[name].append(values)
         self._last = step
+
+    def append_sketch(self, step: int, sketch: npt.NDArray[np.float32]) -> None:
+        """Append a row of sketches, which have a coordinate `sketch_step` of their own.
+
+        Args:
+            step: the step count, larger than the row's before.
+            sketch: (example, output, column).
+
+        Raises:
+            RecordError: the step does not increase, the shape differs, or the disk refuses.
+        """
+        if self._last_sketch is not None and step <= self._last_sketch:
+            raise RecordError(
+                f"{self.path}: the sketch of step {step} comes after that of step {self._last_sketch}; the "
+                "steps must increase"
+            )
+        expected = self["sketch"].trail if "sketch" in self else sketch.shape
+        if sketch.ndim != 3 or sketch.shape != expected:
+            raise RecordError(
+                f"{self.path}: a sketch of shape {sketch.shape}, expected (example, output, column) = "
+                f"{expected}"
+            )
+        with self._guard() as working:
+            if not working:
+                return
+            if "sketch" not in self:
+                self.grow("sketch_step", ("sketch_step",), (), "int64", PLAIN)
+                dims = ("sketch_step", "example", "output", "column")
+                self.grow("sketch", dims, sketch.shape, "float32", SHUFFLED, chunk_rows=1)
+            self["sketch_step"].append(step)
+            self["sketch"].append(sketch)
+        self._last_sketch = step

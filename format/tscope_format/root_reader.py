@@ -16,6 +16,7 @@ from tscope_format.chain_reader import ChainReader
 from tscope_format.dtypes import JSON, NDArray, dtype_of
 from tscope_format.errors import RecordError, TraceError
 from tscope_format.metadata import ArrayMetadata
+from tscope_format.states import STATES, StateReader
 from tscope_format.tensors import Tensor, lengths
 
 _DEFAULT_BLOCK = 64
@@ -84,13 +85,23 @@ class RootReader:
         """Return the readers of all arrays, for `verify`."""
         return list(self._arrays.values())
 
-    def chains(self) -> list[ChainReader]:
+    def chains(self) -> list[ChainReader | StateReader]:
         """Return the vectors that the parameters and buffers are held in, for `verify`.
 
         Raises:
             TraceError: the commit record lacks one.
         """
         return [*self._theta.values(), *self._buffer.values()]
+
+    @property
+    def theta_rows(self) -> tuple[int, ...] | None:
+        """The rows at which the parameters are known; None: at every one.
+
+        Raises:
+            TraceError: the commit record lacks a vector, or a chunk is missing or damaged.
+        """
+        kept = [set(found.kept) for found in self._theta.values() if isinstance(found, StateReader)]
+        return tuple(sorted(set.intersection(*kept))) if kept else None
 
     def group_attributes(self, path: str) -> Mapping[str, JSON]:
         """Return the JSON attributes of a group within this root, such as `probe/heldout`."""
@@ -122,6 +133,7 @@ class RootReader:
 
         Raises:
             TraceError: there is no such row, or a chunk is missing or damaged.
+            MissingDataError: the parameters of this row were not kept; `theta_rows` are.
         """
         return self._state(self._theta, row)
 
@@ -142,6 +154,7 @@ class RootReader:
 
         Raises:
             TraceError: a chunk is missing or damaged.
+            MissingDataError: the parameters of one of the rows were not kept.
         """
         return self._blocks(self._theta, start, stop)
 
@@ -174,12 +187,26 @@ class RootReader:
         return graph, constants
 
     @cached_property
-    def _theta(self) -> dict[str, ChainReader]:
+    def _theta(self) -> Mapping[str, ChainReader | StateReader]:
+        if self.attributes.get("updates") == "none":
+            return self._states()
         return self._chains("theta", self.parameters)
 
     @cached_property
     def _buffer(self) -> dict[str, ChainReader]:
         return self._chains("buffer", self.buffers)
+
+    def _states(self) -> dict[str, StateReader]:
+        states = {}
+        for key in lengths(self.parameters):
+            group = group_name("theta", key)
+            arrays = {name: self._arrays.get(f"{group}/{name}") for name in STATES}
+            known = {name: array for name, array in arrays.items() if array is not None}
+            if len(known) < len(STATES):
+                lacking = next(name for name in STATES if name not in known)
+                raise TraceError(f"{self._trace}: {self.name}/{group}/{lacking} is not in the commit record")
+            states[key] = StateReader(known, dtype_of(key))
+        return states
 
     def _chains(self, prefix: str, tensors: Sequence[Tensor]) -> dict[str, ChainReader]:
         chains = {}
@@ -197,13 +224,13 @@ class RootReader:
                 raise TraceError(f"{self._trace}: {self.name}: {error}") from error
         return chains
 
-    def _state(self, chains: Mapping[str, ChainReader], row: int) -> dict[str, NDArray]:
+    def _state(self, chains: Mapping[str, ChainReader | StateReader], row: int) -> dict[str, NDArray]:
         if not 0 <= row < self.rows:
             raise TraceError(f"{self._trace}: {self.name} has rows 0 to {self.rows - 1}, not {row}")
         return {key: chain.at(row).view(chain.dtype.numpy) for key, chain in chains.items()}
 
     def _blocks(
-        self, chains: Mapping[str, ChainReader], start: int, stop: int | None
+        self, chains: Mapping[str, ChainReader | StateReader], start: int, stop: int | None
     ) -> Iterator[tuple[int, dict[str, NDArray]]]:
         first, last, _ = slice(start, stop).indices(self.rows)
         if first >= last:
@@ -221,7 +248,7 @@ class RootReader:
             yield at, block
             at = end
 
-    def _largest(self) -> list[ChainReader]:
+    def _largest(self) -> list[ChainReader | StateReader]:
         """Return the chain whose chunks decide the blocks: that of the most bytes."""
         chains = sorted(self._theta.values(), key=lambda chain: chain.size * chain.dtype.word.itemsize)
         return chains[-1:]
@@ -244,7 +271,9 @@ class RootReader:
                 )
 
 
-def _block(chain: ChainReader, start: int, stop: int, before: NDArray, *, is_first: bool) -> NDArray:
+def _block(
+    chain: ChainReader | StateReader, start: int, stop: int, before: NDArray, *, is_first: bool
+) -> NDArray:
     """Return rows, given the vector at `start` if these are the first rows, else the one before it."""
     if not chain.changes:
         strides = (0, *before.strides)

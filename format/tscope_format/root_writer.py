@@ -20,6 +20,7 @@ from tscope_format.norms import tensor_norms
 from tscope_format.optimizer import OptimizerWriter
 from tscope_format.probe import ProbeWriter
 from tscope_format.rows import Row, StepsWriter
+from tscope_format.states import StateWriter
 from tscope_format.tensors import Tensor, lengths
 from tscope_format.tree import Part
 
@@ -45,10 +46,12 @@ class RootWriter:
         buffers: Sequence[Tensor],
         groups: int,
         attributes: Mapping[str, JSON],
+        updates: bool = True,
     ) -> None:
         self.name = name
         self._disk = disk
         self._guard = guard
+        self._updates = updates
         self._parameters = tuple(parameters)
         self._buffers = tuple(buffers)
         self._last_step = 0
@@ -60,7 +63,9 @@ class RootWriter:
         self._steps = StepsWriter(disk, name, tensors=len(self._parameters), groups=groups, exact=exact)
         self.attributes = self._steps.attributes
         self.attributes.update({"kind": "net", "anchor_rows": ANCHOR_ROWS, **attributes})
-        self._theta: dict[str, ChainWriter] = {}
+        if not updates:
+            self.attributes["updates"] = "none"
+        self._theta: dict[str, ChainWriter | StateWriter] = {}
         self._buffer: dict[str, ChainWriter] = {}
         self._batch = BatchWriter(disk, name)
         self._examples = ExamplesWriter(disk, name)
@@ -77,7 +82,7 @@ class RootWriter:
         """Write row 0, the state before training; for `TraceWriter.add_root`."""
         self._check_vectors("parameters", self._parameters, theta, complete=True)
         self._check_vectors("buffers", self._buffers, buffer, complete=True)
-        self._theta = self._chains("theta", "param", theta)
+        self._theta = dict(self._chains("theta", "param", theta) if self._updates else self._states(theta))
         self._buffer = self._chains("buffer", "element", buffer)
         no_gradient = np.full(len(self._parameters), np.nan, np.float32)
         lr = np.full(self._steps["lr"].trail, np.nan)
@@ -209,8 +214,10 @@ class RootWriter:
         return found | {self.name: {**self.attributes, **self._tables}}
 
     def settle(self) -> None:
-        """Write what waits for the next row; for `TraceWriter.close`."""
+        """Write what waits for the next row, or for the last; for `TraceWriter.close`."""
         self._optimizer.settle(-(-self.rows // ANCHOR_ROWS))
+        for vector in self._theta.values():
+            vector.settle()
 
     @property
     def bytes_written(self) -> int:
@@ -244,8 +251,16 @@ class RootWriter:
             chains[key] = ChainWriter(self._disk, path, dtype, axis, words(vector, dtype), fixed=fixed)
         return chains
 
+    def _states(self, vectors: Mapping[str, NDArray]) -> dict[str, StateWriter]:
+        states = {}
+        for key, vector in vectors.items():
+            dtype = dtype_of(key)
+            path = f"{self.name}/{group_name('theta', key)}"
+            states[key] = StateWriter(self._disk, path, dtype, "param", words(vector, dtype))
+        return states
+
     def _append(self, row: Row) -> None:
-        self.settle()
+        self._optimizer.settle(-(-self.rows // ANCHOR_ROWS))
         # A diverged run overflows and subtracts infinities; norms of inf and NaN say so.
         with np.errstate(all="ignore"):
             update_norm, theta_norm = self._norms(row)

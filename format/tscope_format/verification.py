@@ -24,6 +24,7 @@ from tscope_format.metadata import ArrayMetadata
 from tscope_format.reader import TraceReader, open_trace
 from tscope_format.results import result_arrays, result_folders
 from tscope_format.root_reader import RootReader
+from tscope_format.states import StateReader
 from tscope_format.tree import RECORD
 
 Progress = Callable[[float, float, str], None]
@@ -117,7 +118,12 @@ def _root_checks(trace: TraceReader, name: str, report: VerifyReport) -> Iterato
     for array in root.readers():
         yield from _array_checks(array, array.path)
     for chain in chains:
-        yield from _chain_checks(chain, root.rows, report)
+        if isinstance(chain, StateReader):
+            problem = chain.problem(root.rows)
+            if problem is not None:
+                report.add(chain.path, problem)
+        else:
+            yield from _chain_checks(chain, root.rows, report)
     yield f"{name}/examples", partial(_check_hashes, root)
 
 

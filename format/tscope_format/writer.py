@@ -110,6 +110,7 @@ class TraceWriter:
         buffer: Mapping[str, NDArray],
         time: float,
         attributes: Mapping[str, JSON],
+        updates: bool = True,
     ) -> RootWriter:
         """Add a root module, write its row 0 and commit.
 
@@ -122,6 +123,7 @@ class TraceWriter:
             buffer: dtype → (element,) buffers before training.
             time: seconds since the epoch.
             attributes: JSON attributes of the root's group.
+            updates: whether the parameters are kept at every row; otherwise at a few (see `states`).
 
         Raises:
             RecordError: the name is taken or cannot be used, the vectors do not fit, or the disk refuses.
@@ -135,6 +137,7 @@ class TraceWriter:
             buffers=buffers,
             groups=groups,
             attributes=attributes,
+            updates=updates,
         )
         with self._guarded() as working:
             if working:
