@@ -118,7 +118,8 @@ class _Analysis:
         except (AnalysisError, MissingDataError) as error:
             if asked is not None and part in asked:
                 raise
-            self.remarks.append(f"no {_TITLES[part]}: {clean(error)}")
+            checked = ", and no check of balancedness" if part == "steps" and self.pairs else ""
+            self.remarks.append(f"no {_TITLES[part]}{checked}: {clean(error)}")
             return None
 
     def _parameters(self) -> int | None:
@@ -128,7 +129,7 @@ class _Analysis:
         balance = self._balance()
         stopped = None
         for count, (_, theta, _) in enumerate(Replay(self.trace, dtype=torch.float64).at(self.rows)):
-            if not all(bool(torch.isfinite(theta[n]).all()) for names in self.groups.values() for n in names):
+            if not norms.finite(theta):
                 stopped = int(self.trace.steps[self.rows[count]])
                 self.rows = self.rows[:count]
                 break

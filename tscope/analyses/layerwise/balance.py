@@ -66,7 +66,7 @@ def balanced_pairs(program: Program, limit: float) -> tuple[Pair, ...]:
     if need > limit:
         widest = max(pairs, key=lambda pair: pair.units * pair.linear)
         raise AnalysisError(
-            f"balancedness of {len(pairs)} pairs of layers needs {need / 1e6:,.0f} MB ({clean(widest)}: a "
-            f"matrix of {widest.units}²) of the {limit / 1e6:,.0f} MB allowed (`--max-memory MB`)"
+            f"balancedness of {len(pairs)} pairs of layers needs {need / 1e6:,.3g} MB ({clean(widest)}: a "
+            f"matrix of {widest.units}²) of the {limit / 1e6:,.3g} MB allowed (`--max-memory MB`)"
         )
     return pairs

@@ -40,6 +40,10 @@ class Norms:
         self._first: Tensors = {}
         self._last: Tensors = {}
 
+    def finite(self, theta: Tensors) -> bool:
+        """Whether the parameters and their squares are numbers."""
+        return bool(np.isfinite(self._squares(theta)).all())
+
     def add(self, theta: Tensors) -> None:
         """Take in θ, float64, of the next row. A pass over the parameters, and an SVD of each matrix."""
         here = {name: theta[name] for names in self._layers.values() for name in names}

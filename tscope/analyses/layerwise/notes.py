@@ -40,5 +40,7 @@ def notes(
     if left:
         found.append(f"{left} parameter(s) are not real floating-point numbers, and are in no layer")
     if scalars["stopped"] is not None:
-        found.append(f"the parameters are not finite at step {scalars['stopped']}; figures end before")
+        found.append(
+            f"the parameters or their squares are not finite at step {scalars['stopped']}; figures end before"
+        )
     return (*found, *standing(trace))
