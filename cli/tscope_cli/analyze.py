@@ -126,7 +126,10 @@ def analyze(
     ] = None,
     at: Annotated[
         str | None,
-        typer.Option(metavar="STEP,STEP,…", help="kernel: take it at these steps; `last` is one too."),
+        typer.Option(
+            metavar="STEP,STEP,…",
+            help="kernel: take it at these steps; `last` is one too. weight-averaging: the models' steps.",
+        ),
     ] = None,
     preconditioned: Annotated[
         bool,
@@ -160,7 +163,11 @@ def analyze(
         typer.Option(metavar="K", help="updates: training examples to name for each row. [default: 5]"),
     ] = None,
     against: Annotated[
-        str | None, typer.Option(metavar="TREES.zarr", help="boosting: the trace of the ensemble of trees.")
+        str | None,
+        typer.Option(
+            metavar="OTHER.zarr,…",
+            help="boosting: the trace of the ensemble of trees. weight-averaging: the traces of other runs.",
+        ),
     ] = None,
     against_root: Annotated[
         str | None,
@@ -199,6 +206,25 @@ def analyze(
     ] = None,
     singular_values: Annotated[
         int | None, typer.Option(metavar="K", help="layers: keep the K largest. [default: 5]")
+    ] = None,
+    points: Annotated[
+        int | None, typer.Option(metavar="N", help="weight-averaging: places along α. [default: 11]")
+    ] = None,
+    match: Annotated[
+        bool, typer.Option("--match", help="weight-averaging: put hidden units in the first model's order.")
+    ] = False,
+    recalibrate: Annotated[
+        bool, typer.Option(help="weight-averaging: compute BatchNorm's statistics anew.")
+    ] = True,
+    starts: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE,…", help="weight-averaging along a run: where tails and SWA may start."),
+    ] = None,
+    decays: Annotated[
+        str | None, typer.Option(metavar="DECAY,…", help="weight-averaging along a run: decays of EMA.")
+    ] = None,
+    counts: Annotated[
+        str | None, typer.Option(metavar="K,…", help="weight-averaging along a run: checkpoints of LAWA.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     csv: Annotated[
@@ -262,6 +288,12 @@ def analyze(
         "irregular": irregular,
         "shares": shares,
         "draws": draws,
+        "points": points,
+        "match": match or None,
+        "recalibrate": None if recalibrate else False,
+        "starts": starts,
+        "decays": decays,
+        "counts": counts,
         "parts": parts,
         "singular_values": singular_values,
     }

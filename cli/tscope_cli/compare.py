@@ -18,7 +18,8 @@ from tscope_cli.numerals import percent, significant
 from tscope_cli.readings import series
 from tscope_cli.table import Column, render
 from tscope_cli.terminal import is_tty, out, paint, width
-from tscope_cli.views import Curve, needed, view_of
+from tscope_cli.view import Curve
+from tscope_cli.views import needed, view_of
 
 
 @dataclass(frozen=True)

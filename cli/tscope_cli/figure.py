@@ -12,7 +12,8 @@ import numpy as np
 from tscope_format import Result, UsageError, clean
 
 from tscope_cli.readings import layers, series
-from tscope_cli.views import Panel, View, drawn, thin, view_of
+from tscope_cli.view import Panel, View
+from tscope_cli.views import drawn, thin, view_of
 
 SUFFIXES = (".svg", ".png", ".pdf")
 # Okabe and Ito's colours, with dashes: never told apart by colour alone.
@@ -80,7 +81,7 @@ def save(result: Result, path: Path, title: str) -> None:
         figure = Figure(figsize=(5.4 * columns, 3.1 * rows + 0.4), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, draw in zip(grid, drawings, strict=False):
-            axes.set_xlabel("share of irregular test examples" if view.coordinate == "share" else "step")
+            axes.set_xlabel(view.axis)
             axes.grid(alpha=0.25, linewidth=0.5)
             draw(axes)
         for axes in grid[len(drawings) :]:

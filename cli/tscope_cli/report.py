@@ -11,9 +11,8 @@ from tscope_cli.numerals import percent, significant
 from tscope_cli.readings import series
 from tscope_cli.table import Column, facts, render
 from tscope_cli.terminal import ascii_only, coloured, out, paint, width
-from tscope_cli.views import Curve, thin, view_of
-
-_ROWS = 12
+from tscope_cli.view import Curve
+from tscope_cli.views import thin, view_of
 
 
 def show(result: Result, name: str, *, quiet: bool = False) -> None:
@@ -59,7 +58,7 @@ def table(result: Result) -> list[str]:
             view.place(float(steps[row])),
             *(_cell(curve, values[row]) for curve, values in zip(view.columns, curves, strict=True)),
         ]
-        for row in thin(len(steps), _ROWS)
+        for row in thin(len(steps), view.rows)
     ]
     return render([Column(view.abscissa), *(Column(curve.title) for curve in view.columns)], rows)
 

@@ -7,14 +7,14 @@ A metric without a view of its own is shown by `generic`: every series along its
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from tscope_format import Result
 
+from tscope_cli import averaging
 from tscope_cli.layered import entries, read_layers
-from tscope_cli.numerals import percent
 from tscope_cli.readings import (
     TERMS,
     read_boosting,
@@ -24,81 +24,22 @@ from tscope_cli.readings import (
     read_updates,
     series,
 )
+from tscope_cli.view import Curve, Panel, View
 
 _ENTRIES = 6  # of an array with a second dimension, in one pair of axes
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One series along the steps.
-
-    Attributes:
-        array: Its name.
-        title: What it is called on the screen.
-        share: It is shown in percent.
-        optional: It is left out where it is zero throughout.
-        column: Of an array with a second dimension, which of its entries.
-    """
-
-    array: str
-    title: str
-    share: bool = False
-    optional: bool = False
-    column: int | None = None
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One pair of axes.
-
-    Attributes:
-        title: What it shows.
-        curves: Its curves.
-        log: Whether y is logarithmic.
-        each: An array with a second dimension, whose largest entries are a curve each.
-    """
-
-    title: str
-    curves: tuple[Curve, ...] = ()
-    log: bool = False
-    each: str = ""
-
-
-@dataclass(frozen=True)
-class View:
-    """How a metric is shown.
-
-    Attributes:
-        coordinate: The array along which its curves go.
-        columns: Of the table.
-        panels: Of the figure; the first is the chart in the terminal.
-        reading: What the result says, in words.
-        abscissa: What the coordinate is called.
-    """
-
-    coordinate: str
-    columns: tuple[Curve, ...]
-    panels: tuple[Panel, ...]
-    reading: Callable[[Result], tuple[str, ...]]
-    abscissa: str = "step"
-
-    def place(self, value: float) -> str:
-        """Return a value of the coordinate as text: a step, or a share in percent."""
-        return percent(value) if self.coordinate == "share" else f"{int(value):,}"
-
-
 def view_of(result: Result) -> View:
     """Return the view of a result's metric, without the arrays that this result does not have."""
-    view = _VIEWS.get(result.metric) or generic(result)
+    view = _FORMS[result.metric](result) if result.metric in _FORMS else _VIEWS.get(result.metric)
+    view = view or generic(result)
     panels = (
         Panel(p.title, (*_present(result, p.curves), *_entries(result, p.each)), p.log) for p in view.panels
     )
-    return View(
-        view.coordinate,
-        _present(result, view.columns),
-        tuple(panel for panel in panels if panel.curves),
-        view.reading,
-        view.abscissa,
+    return replace(
+        view,
+        columns=_present(result, view.columns),
+        panels=tuple(panel for panel in panels if panel.curves),
     )
 
 
@@ -204,6 +145,7 @@ _VIEWS = {
         ),
         reading=read_boosting,
         abscissa="irregular",
+        axis="share of irregular test examples",
     ),
     "updates": View(
         coordinate="step",
@@ -325,3 +267,6 @@ _VIEWS = {
         reading=read_telescoping,
     ),
 }
+
+# Metrics whose results come in several forms choose among views.
+_FORMS: dict[str, Callable[[Result], View]] = {"weight-averaging": averaging.view}

@@ -1,0 +1,231 @@
+"""The examples that averaged models are measured on, and their loss and accuracy there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from tscope_format.errors import AnalysisError, MissingDataError, clean
+
+from tscope.analyses.averaging.scores import Score, score
+from tscope.analyses.effective.setup import held_out
+from tscope.analyses.kernel.setup import Examples, chosen_labels, drawn, probe_labels, taken
+from tscope.averaging import Curvature, Recalibration, State, linearised
+from tscope.optimizers import infer_loss, read_labels, training_functional
+from tscope.optimizers.batches import ExampleInputs
+from tscope.probes import ProbeSet
+from tscope.program import OutputFunctional, Program, evaluate, jvp
+from tscope.replay import Replay, replay_dtype
+from tscope.replay.flat import tensor
+from tscope.replay.memory import examples_that_fit
+
+if TYPE_CHECKING:
+    from tscope.analyses.averaging.options import Options
+    from tscope.optimizers.losses import Kind
+    from tscope.trace import Trace
+
+_EXAMPLES = 2048  # of each set, by default
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A model with the examples under it.
+
+    Attributes:
+        program: The model, in the dtype of the analysis.
+        functional: The outputs that are taken.
+        kind: The loss.
+        splits: The examples by name: "train", and "test" where there are held-out ones; some may have no
+            labels.
+        probe: The probe set that the held-out ones are of.
+        threshold: The border between the classes of a single output trained on values.
+        chunk: At most so many examples are in one pass.
+        recalibration: Recomputes BatchNorm's statistics; None where there are none, or it is not wanted.
+        batch: How many examples are in one of its batches.
+        notes: What is not known of the examples, one line each.
+    """
+
+    program: Program
+    functional: OutputFunctional
+    kind: Kind
+    splits: Mapping[str, Examples]
+    probe: ProbeSet | None
+    threshold: float | None
+    chunk: int
+    recalibration: Recalibration | None
+    batch: int
+    notes: tuple[str, ...]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which models are evaluated."""
+        return self.program.dtype or torch.float32
+
+    def settled(self, state: State) -> State:
+        """Return a state with BatchNorm's statistics for its own parameters."""
+        if self.recalibration is None:
+            return state
+        return State(state.theta, self.recalibration(state.theta, state.buffers, self.batches()))
+
+    def batches(self) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the inputs of the training examples, in their order, in batches of the training run's size.
+
+        A last batch of one example joins the one before; a program of a fixed number of rows leaves out
+        examples that do not fill a batch.
+        """
+        inputs = self.splits["train"].inputs
+        count, size = len(inputs[0]), self.batch
+        starts = list(range(0, count, size))
+        if not self.program.batch:
+            starts = [start for start in starts if start + size <= count]
+        elif len(starts) > 1 and count - starts[-1] == 1:
+            del starts[-1]
+        for place, start in enumerate(starts):
+            last = place == len(starts) - 1 and self.program.batch
+            yield tuple(value[start : count if last else start + size] for value in inputs)
+
+    def outputs(self, state: State) -> dict[str, Tensor]:
+        """Return f (example, output) of each set, as float64."""
+        return {
+            name: evaluate(
+                self.program, self.functional, state.theta, state.buffers, examples.inputs, self.chunk
+            ).double()
+            for name, examples in self.splits.items()
+        }
+
+    def score(self, name: str, outputs: Tensor) -> Score | None:
+        """Return loss and accuracy of outputs on one of the sets; None where it has no labels."""
+        labels = self.splits[name].labels
+        return None if labels is None else score(self.kind, outputs, labels, self.threshold)
+
+    def curvature(
+        self, origin: State, members: Sequence[State], outputs: Sequence[Mapping[str, Tensor]]
+    ) -> _Curvatures:
+        """Return the members' curvature terms around `origin`, on each set."""
+        found = {}
+        for name, examples in self.splits.items():
+
+            def push(change: Mapping[str, Tensor], inputs: tuple[Tensor, ...] = examples.inputs) -> _Pair:
+                theta, buffers = origin.theta, origin.buffers
+                return jvp(self.program, self.functional, theta, change, buffers, inputs, self.chunk)
+
+            found[name] = linearised(origin, members, [own[name] for own in outputs], push)
+        return found
+
+
+_Curvatures = dict[str, Curvature]
+_Pair = tuple[Tensor, Tensor]
+
+
+def prepare(trace: Trace, options: Options, others: Sequence[Trace] = ()) -> Stage:
+    """Open a trace for averages of its models; held-out examples may be those of other runs.
+
+    Raises:
+        UsageError: The options do not fit the trace.
+        AnalysisError: The loss cannot be told, or the training examples cannot be evaluated together.
+        MissingDataError: There are no training examples, or no labels.
+    """
+    dtype = replay_dtype(trace, options.dtype)
+    program = trace.program().to(dtype)
+    functional = training_functional(trace, program)
+    inputs = ExampleInputs(trace)
+    most = min(_EXAMPLES, inputs.count) if options.train is None else options.train
+    numbers = drawn("train", "training", inputs.count, most, 1, options.seed)
+    given = taken(trace, inputs, numbers, dtype)
+    _, theta, buffers = next(Replay(trace, dtype=dtype).rows(0, 1))
+
+    def run(count: int) -> Tensor:
+        return evaluate(program, functional, theta, buffers, [value[:count] for value in given])
+
+    outputs = run(1).shape[1]
+    kind, known, notes = _loss(trace, options, outputs)
+    labels = chosen_labels(known, numbers, None, outputs)
+    if known is not None and labels is None:
+        notes.append("not every drawn training example has a label for each output: no loss on them")
+    splits = {"train": Examples(numbers, given, labels)}
+    found = (held_out(own, options.probe) for own in (trace, *others))
+    probe = next((held for held in found if held is not None), None)
+    if probe is not None:
+        splits["test"] = _held(probe, options, outputs, dtype)
+        if splits["test"].labels is None:
+            notes.append(
+                f"the probe set {clean(probe.name)} has no labels that fit the model's {outputs} outputs: no "
+                "loss on held-out examples"
+            )
+    elif options.test is not None:
+        raise MissingDataError(
+            f"--test {options.test}: {clean(trace.path)} holds no held-out examples; give some with `--probe "
+            "FILE.npz` (x, y)"
+        )
+    else:
+        notes.append("no held-out examples: give some with `--probe FILE.npz`")
+    if all(examples.labels is None for examples in splits.values()):
+        raise MissingDataError(
+            f"{clean(trace.path)}: neither training nor held-out examples have labels, so there is no loss "
+            "to compare; give them with `--labels FILE.npz` or `--probe FILE.npz` (x, y)"
+        )
+    recalibration = Recalibration(program) if options.recalibrate else None
+    if recalibration is not None and not recalibration.layers:
+        recalibration = None
+    return Stage(
+        program,
+        functional,
+        kind,
+        splits,
+        probe,
+        options.threshold,
+        examples_that_fit(run, len(numbers), options.max_memory_mb * 1e6),
+        recalibration,
+        _batch(trace, program),
+        tuple(notes),
+    )
+
+
+def _loss(trace: Trace, options: Options, outputs: int) -> tuple[Kind, Tensor | None, list[str]]:
+    """Return the loss's kind, the labels of all training examples (example, output), and what is unknown.
+
+    A loss that was named is taken as it is: its labels may still be those of a file, where the run's own
+    gradients do not tell them (of a model that ends in a softmax, for one).
+    """
+    labels = None if options.labels is None else read_labels(trace, options.labels)
+    named = None if options.loss == "auto" else options.loss
+    try:
+        found = infer_loss(trace, kind=named, labels=labels)
+    except (AnalysisError, MissingDataError) as error:
+        if named is None:
+            raise type(error)(
+                f"the training loss cannot be told ({clean(error)}); name it with `--loss`, and give the "
+                "training labels with `--labels FILE.npz` (x, y)"
+            ) from error
+        kind: Kind = "mse" if named == "mse" else "bce" if named == "bce" else "cross_entropy"
+        if labels is None:
+            return kind, None, [f"the training labels cannot be told ({clean(error)}): no loss on them"]
+        known = probe_labels(ProbeSet("labels", (), labels.numpy()), outputs)
+        return kind, known, ["loss and labels are as given: the recorded gradients are not of them"]
+    return found.kind, found.labels, []
+
+
+def _held(probe: ProbeSet, options: Options, outputs: int, dtype: torch.dtype) -> Examples:
+    """Return the drawn examples of a probe set."""
+    most = min(_EXAMPLES, probe.examples) if options.test is None else options.test
+    numbers = drawn("test", "held-out", probe.examples, most, 1, options.seed)
+    inputs = []
+    for array in probe.inputs:
+        value = tensor(array[numbers], str(array.dtype))
+        inputs.append(value.to(dtype) if value.is_floating_point() else value)
+    labels = chosen_labels(probe_labels(probe, outputs), numbers, None, outputs)
+    return Examples(numbers, tuple(inputs), labels)
+
+
+def _batch(trace: Trace, program: Program) -> int:
+    """Return the size of the run's batches: of its largest, or what the program was fixed to."""
+    if not program.batch and program.rows:
+        return program.rows
+    present = trace.reader.arrays()
+    sizes = trace.reader.read("batch/size") if "batch/size" in present else np.zeros(0)
+    largest = int(sizes.max()) if sizes.size else 0
+    return max(2, min(largest or 128, program.graph.most_rows or largest or 128))
