@@ -143,6 +143,23 @@ def test_a_training_forward_that_is_no_function_is_refused_with_the_reason(tmp_p
     assert reason in message
 
 
+def test_passes_at_two_states_of_the_parameters_are_refused_and_sam_is_named(tmp_path):
+    recorder = started(tmp_path)
+    x, y = data(1)
+    weight = recorder.module[0].weight
+    mse(recorder.forward(x), y).backward()
+    with torch.no_grad():
+        climb = 0.05 * weight.grad / weight.grad.norm()
+        weight += climb
+    mse(recorder.forward(x), y).backward()
+    with torch.no_grad():
+        weight -= climb
+    recorder.step()
+    assert "all passes of a step at the same parameters (those of SAM, for one, are not)" in refusal(
+        recorder.close()
+    )
+
+
 def test_batch_normalisation_with_fixed_statistics_is_followed(tmp_path):
     recorder = started(tmp_path, module=Noisy(nn.BatchNorm1d(6)))
     recorder.module.eval()

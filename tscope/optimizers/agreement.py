@@ -144,7 +144,10 @@ def _reason(program: Program, recorded: Tensor) -> str:
     layers = [what for key, what in _TRAINING_LAYERS.items() if _has(program, key)]
     if layers:
         return f"the model has {' and '.join(layers)}: train with it in evaluation mode, or without it"
-    return "train without randomness or state in the forward pass, and in the model's own precision"
+    return (
+        "train without randomness or state in the forward pass, in the model's own precision, and with all "
+        "passes of a step at the same parameters (those of SAM, for one, are not)"
+    )
 
 
 def _has(program: Program, key: str) -> bool:

@@ -289,8 +289,8 @@ class Checks:
 def cause_of(step: TrainingStep) -> str:
     """Say what may be the matter with a step that is not the optimizer's."""
     cause = (
-        "something else changes the parameters or the gradients, or the learning rate or decay is not what "
-        "was recorded"
+        "something else changes the parameters or the gradients (a clip within a hook of the optimizer's "
+        "step, for one), or the learning rate or decay is not what was recorded"
     )
     if not step.residual.fresh:
         return cause
