@@ -45,6 +45,20 @@ def record(
     max_examples: Annotated[
         int, typer.Option(metavar="N", help="Identify at most N different training rows.")
     ] = 100_000,
+    updates: Annotated[
+        str,
+        typer.Option(
+            metavar="all|none",
+            help="Keep the parameters at every row; none: at a few, for models too large for more.",
+        ),
+    ] = "all",
+    sketch: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="Sketch the probe set's tangent kernel in K columns as the run goes on; errs by 1/√K.",
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="A name for the run.")] = None,
     durable: Annotated[bool, typer.Option("--durable", help="Survive a power cut: fsync commits.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
@@ -57,7 +71,7 @@ def record(
     """
     from tscope.record import RecordOptions
     from tscope.record import record as run
-    from tscope.record.options import parse_outputs
+    from tscope.record.options import parse_outputs, parse_updates
 
     options = RecordOptions(
         out=out,
@@ -68,6 +82,8 @@ def record(
         outputs=parse_outputs(outputs),
         probe_output=probe_output,
         max_examples=max_examples,
+        updates=parse_updates(updates),
+        sketch=sketch,
         name=name,
         durable=durable,
         quiet=quiet,

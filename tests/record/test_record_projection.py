@@ -17,8 +17,9 @@ from tscope.program.program import Program
 from tscope.record.backlog import State
 from tscope.record.frames import Blob
 from tscope.record.linear_map import linear_map
+from tscope.record.model import Model
 from tscope.record.probe_source import ProbeArrays
-from tscope.record.projection import Model, Projection
+from tscope.record.projection import Projection
 
 Recording = Callable[..., Run]
 

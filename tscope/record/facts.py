@@ -34,6 +34,8 @@ def facts_of_run(command: Sequence[str], options: RecordOptions, pid: int) -> di
             "outputs": options.outputs,
             "probe_output": options.probe_output,
             "max_examples": options.max_examples,
+            "updates": "all" if options.updates else "none",
+            "sketch": options.sketch,
         },
         "git": git_commit(os.getcwd()),
         "recorder": {},

@@ -12,6 +12,7 @@ from pathlib import Path
 from tscope_format.errors import RecordError, clean
 
 LARGEST_OUTPUT = 1 << 20  # bytes a step of outputs and output gradients, see design.md §3
+COLUMNS = (16, 65_536)  # of sketches: an error of about 1/4, and of 1/256
 NO_PROBE = "none"  # as `--probe none`; a file of that name is `./none`
 _SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -31,6 +32,8 @@ class RecordOptions:
         probe_output: "full", "logprob", "loss", the index of one output, or None for a choice by size.
         max_examples: Input rows beyond this many different ones are not identified.
         name: A name for the run, shown beside its path.
+        updates: Keep the parameters at every row; otherwise at the first, at powers of two, and at the last.
+        sketch: Columns of the sketches of the probe sets' Jacobians; None: none are taken.
         durable: fsync every commit.
         quiet: Say nothing but errors.
     """
@@ -44,6 +47,8 @@ class RecordOptions:
     probe_output: str | None = None
     max_examples: int = 100_000
     name: str | None = None
+    updates: bool = True
+    sketch: int | None = None
     durable: bool = False
     quiet: bool = False
 
@@ -64,6 +69,27 @@ class RecordOptions:
                 "--probe-output must be full, logprob, loss or the index of one output, got "
                 f"{clean(self.probe_output)!r}"
             )
+        if self.sketch is not None:
+            self._check_sketch(self.sketch)
+
+    def _check_sketch(self, columns: int) -> None:
+        low, high = COLUMNS
+        if not low <= columns <= high:
+            raise RecordError(f"--sketch must be {low} to {high} columns, got {columns}")
+        if not self.follows:
+            raise RecordError("--sketch sketches the probe set, and --probe none takes none: leave one out")
+        if self.probe_output in ("logprob", "loss"):
+            raise RecordError(
+                f"--sketch is of the model's outputs, not of their {self.probe_output}: --probe-output must "
+                "be full or the index of one output"
+            )
+
+
+def parse_updates(text: str) -> bool:
+    """Return whether updates are kept: `all` or `none`."""
+    if text not in ("all", "none"):
+        raise RecordError(f"--updates must be all or none, got {clean(text)!r}")
+    return text == "all"
 
 
 def parse_outputs(text: str) -> int:

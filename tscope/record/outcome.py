@@ -32,6 +32,10 @@ class Outcome:
         rows: Rows recorded, over all roots, without those before training.
         projected: Rows of them that were projected.
         probes: The probe sets that were followed.
+        updates: Whether the parameters were kept at every row.
+        columns: Of sketches; None if none were asked for.
+        sketched: Rows that were sketched.
+        unsketched: Rows that should have been.
         seconds: From the first model's start to its last step.
         hook_seconds: Time that the run spent in the observer's hooks.
         wait_seconds: Time of them that the run waited for the recorder.
@@ -52,6 +56,10 @@ class Outcome:
     rows: int = 0
     projected: int = 0
     probes: list[str] = field(default_factory=list)
+    updates: bool = True
+    columns: int | None = None
+    sketched: int = 0
+    unsketched: int = 0
     seconds: float = 0.0
     hook_seconds: float = 0.0
     wait_seconds: float = 0.0
@@ -106,6 +114,7 @@ def _more(outcome: Outcome) -> str:
         return f"{more} --model MODULE:FACTORY"
     # A sum over few long intervals would say more of the recorder than of the run.
     coarse = outcome.probes and outcome.projected and 2 * outcome.skipped > outcome.rows
+    coarse = coarse and outcome.updates  # without them there is nothing to replay
     return " --replay" if coarse else more
 
 
@@ -144,6 +153,7 @@ def _figures(outcome: Outcome) -> str:
         f"recorder {outcome.share:.1%} of the run",
         f"run waited {outcome.wait_seconds:.2f} s",
         _projections(outcome),
+        *_sketches(outcome),
     ]
     return ", ".join(parts)
 
@@ -152,8 +162,19 @@ def _projections(outcome: Outcome) -> str:
     if not outcome.probes or not outcome.projected:
         return "no projections"
     done = outcome.rows - outcome.skipped
-    rest = f", {outcome.skipped:,} skipped (analyze --replay fills them)" if outcome.skipped else ""
+    filled = " (analyze --replay fills them)" if outcome.updates else ""
+    rest = f", {outcome.skipped:,} skipped{filled}" if outcome.skipped else ""
     return f"{counted(done, 'row')} projected on {' and '.join(map(clean, outcome.probes))}{rest}"
+
+
+def _sketches(outcome: Outcome) -> list[str]:
+    """Return what became of the sketches, where they were asked for and there is a network."""
+    if outcome.columns is None or not outcome.sketched + outcome.unsketched:
+        return []
+    if not outcome.sketched:
+        return ["no sketches"]
+    rest = f", {outcome.unsketched:,} skipped" if outcome.unsketched else ""
+    return [f"{counted(outcome.sketched, 'row')} sketched in {outcome.columns:,} columns{rest}"]
 
 
 def _why_nothing(outcome: Outcome, command: Sequence[str]) -> str:

@@ -1,11 +1,14 @@
 """The process that projects: for each state, the outputs on a probe set and their linear predictions.
 
+A second one sketches the Jacobian: apart, since a sketch may take long, and must not cost any projection.
+
 A process rather than a thread: what it computes must never hold up the recorder, neither by the interpreter's
 lock nor, at the lowest priority, by holding anything the recorder waits for. It also keeps torch out of
-the recorder. Started by `projector.py` as `python -m tscope.record.projection FD`.
+the recorder. Started by `projector.py` as `python -m tscope.record.projection FD COLUMNS`; with columns, it
+sketches.
 
-Frames in: `root` (tables), `program`, `probe`, `state`, `finish`. Frames out: `ready`, `chosen`, `row`,
-`failed`, `taken` (one for each `state`), `finished`.
+Frames in: `root` (tables), `program`, `probe`, `state`, `finish`. Frames out: `ready`, `chosen`, `row` or
+`sketched`, `failed`, `taken` (one for each `state`), `finished`.
 """
 
 from __future__ import annotations
@@ -16,11 +19,12 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from tscope_format.dtypes import JSON
 from tscope_format.errors import TscopeError, clean
 from tscope_format.tensors import Tensor
 
@@ -31,35 +35,13 @@ from tscope.record.backlog import State
 from tscope.record.frames import Blob, Frame, read_frame, write_frame
 from tscope.record.heap import keep_freed_memory
 from tscope.record.linear_map import LinearMap, linear_map
+from tscope.record.model import Model, Tensors
 from tscope.record.priority import lowest_priority
-from tscope.replay.flat import named, tensor
+from tscope.record.sketching import Sketching
+from tscope.replay.flat import tensor
 
 WORTHWHILE = 4.0  # seconds spent on J_0, after which it pays to load what turns it into a linear map (2 s)
 CHUNK_BYTES = 64 << 20  # of model outputs that are held at once
-Tensors = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class Model:
-    """One root: its program, and the tables that cut flat vectors into its tensors."""
-
-    program: Program
-    parameters: tuple[Tensor, ...]
-    buffers: tuple[Tensor, ...]
-
-    def tensors(self, state: State) -> tuple[Tensors, Tensors]:
-        """Return the parameters and buffers that the program takes, by the names it uses."""
-        theta = _with_aliases(self.parameters, named(self.parameters, state.theta))
-        buffer = _with_aliases(self.buffers, named(self.buffers, state.buffer))
-        return (
-            {name: theta[name] for name in self.program.parameters},
-            {name: buffer[name] for name in self.program.buffers},
-        )
-
-
-def _with_aliases(table: Sequence[Tensor], views: Tensors) -> Tensors:
-    """Return the views under their tied names too."""
-    return {**{alias: views[entry.name] for entry in table for alias in entry.tied}, **views}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +52,11 @@ class Projected:
     output: torch.Tensor
     jvp: torch.Tensor
     lazy: torch.Tensor
+
+    @property
+    def arrays(self) -> Tensors:
+        """What the row holds, by its names in the trace."""
+        return {"output": self.output, "jvp": self.jvp, "lazy": self.lazy}
 
 
 class Projection:
@@ -168,18 +155,20 @@ def _difference(theta: Tensors, origin: Tensors) -> Tensors:
 
 
 class Projections:
-    """All projections of one recording, driven by frames.
+    """All projections of one recording, or all sketches, driven by frames.
 
     Args:
         connection: The recorder's end.
+        columns: Of the sketches; 0: project.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, columns: int = 0) -> None:
         self._connection = connection
+        self._columns = columns
         self._tables: dict[str, tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = {}
         self._models: dict[str, Model] = {}
         self._waiting: dict[str, Frame] = {}
-        self._running: dict[str, Projection] = {}
+        self._running: dict[str, Projection | Sketching] = {}
 
     def take(self, frame: Frame) -> None:
         """Act on one frame; what goes wrong with a root is reported, and ends its projections only."""
@@ -204,7 +193,9 @@ class Projections:
             reason = (
                 clean(error) if isinstance(error, TscopeError) else f"{type(error).__name__}: {clean(error)}"
             )
-            write_frame(self._connection, "failed", {"root": root, "reason": reason[:500]})
+            what = "sketches" if self._columns else "projections"
+            fields = {"root": root, "what": what, "reason": reason[:500]}
+            write_frame(self._connection, "failed", fields)
         # Whatever became of it: the recorder sends the next state when this one is done with.
         if frame.kind == "state":
             seconds = time.perf_counter() - started
@@ -216,15 +207,18 @@ class Projections:
         waiting = self._waiting.pop(root, None)
         if waiting is not None:
             self._running[root] = self._begin(root, waiting, state)
-        elif root in self._running:
-            self._send(root, self._running[root].name, self._running[root].advance(state, hurry=hurry))
+        running = self._running.get(root)
+        if isinstance(running, Sketching):
+            self._send(root, running.name, "sketched", state.step, {"sketch": running.take(state)})
+        elif running is not None and waiting is None:
+            self._send_row(root, running.name, running.advance(state, hurry=hurry))
 
     def _finish(self, root: str) -> None:
-        projection = self._running.pop(root, None)
-        if projection is not None:
-            self._send(root, projection.name, projection.last())
+        running = self._running.pop(root, None)
+        if isinstance(running, Projection):
+            self._send_row(root, running.name, running.last())
 
-    def _begin(self, root: str, frame: Frame, first: State) -> Projection:
+    def _begin(self, root: str, frame: Frame, first: State) -> Projection | Sketching:
         model = self._models[root]
         blobs = [blob for name, blob in frame.blobs.items() if name.startswith("input:")]
         inputs = [tensor(blob.array, blob.dtype) for blob in blobs]
@@ -237,28 +231,32 @@ class Projections:
             output = model.program(theta, buffer, few.inputs)
         shape = (examples, *output.shape[1:])
         functional, note = OutputFunctional.choose(frame.text("functional"), shape, inputs, labels)
+        name = frame.text("probe")
+        attributes: dict[str, JSON] = {
+            "functional": functional.kind,
+            "functional_note": note,
+            "index": list(functional.index),
+            "output_shape": list(shape),
+        }
+        if self._columns:
+            sketching = Sketching(name, model, inputs, functional, self._columns)
+            self._choose(root, name, {**attributes, **sketching.attributes})
+            return sketching
+        self._choose(root, name, attributes)
         bytes_each = max(1, output[:1].numel() * output.element_size())
         chunk = max(1, min(examples, CHUNK_BYTES // bytes_each))
-        write_frame(
-            self._connection,
-            "chosen",
-            {
-                "root": root,
-                "probe": frame.text("probe"),
-                "attributes": {
-                    "functional": functional.kind,
-                    "functional_note": note,
-                    "index": list(functional.index),
-                    "output_shape": list(shape),
-                },
-            },
-        )
-        return Projection(frame.text("probe"), model, inputs, functional, chunk, first)
+        return Projection(name, model, inputs, functional, chunk, first)
 
-    def _send(self, root: str, probe: str, row: Projected) -> None:
-        arrays = {"output": row.output, "jvp": row.jvp, "lazy": row.lazy}
+    def _choose(self, root: str, probe: str, attributes: Mapping[str, JSON]) -> None:
+        fields = {"root": root, "probe": probe, "attributes": dict(attributes)}
+        write_frame(self._connection, "chosen", fields)
+
+    def _send_row(self, root: str, probe: str, row: Projected) -> None:
+        self._send(root, probe, "row", row.step, row.arrays)
+
+    def _send(self, root: str, probe: str, kind: str, step: int, arrays: Tensors) -> None:
         blobs = {name: Blob(_float32(array), "float32") for name, array in arrays.items()}
-        write_frame(self._connection, "row", {"root": root, "probe": probe, "step": row.step}, blobs)
+        write_frame(self._connection, kind, {"root": root, "probe": probe, "step": step}, blobs)
 
 
 def _float32(array: torch.Tensor) -> Any:
@@ -283,7 +281,7 @@ def main() -> None:
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         try:
             write_frame(connection, "ready", {})
-            projections = Projections(connection)
+            projections = Projections(connection, columns=int(sys.argv[2]))
             while (frame := read_frame(connection.recv_into)) is not None:
                 projections.take(frame)
         except OSError:

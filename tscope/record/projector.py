@@ -26,6 +26,7 @@ from tscope.record.backlog import LIMIT, Backlog, State
 from tscope.record.frames import Blob, Frame, FrameError, read_frame, write_frame
 from tscope.record.priority import end_lowest_priority, lower_priority
 from tscope.record.probe_source import ProbeArrays
+from tscope.record.scale import Scale
 
 Message: TypeAlias = tuple[str, dict[str, Any], dict[str, Blob]]
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tscope_format.tensors import Tensor
 
+PROCESS = "tscope.record.projection"
 IN_FLIGHT = 2  # one being projected, one waiting in the socket
 HISTORY = LIMIT // 2
 PACE_OF = 15
@@ -50,6 +52,7 @@ class Lane:
         probe: The set that is followed.
         at: The step that was sent last, None when a set has just begun.
         recent: Seconds that the last few states took.
+        scale: The steps that are taken; None: all.
     """
 
     first: State
@@ -63,6 +66,7 @@ class Lane:
     finished: bool = False
     at: int | None = None
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=PACE_OF))
+    scale: Scale | None = None
 
     @property
     def ready(self) -> bool:
@@ -77,6 +81,8 @@ class Projector:
         deliver: Called (from a thread of its own) with the process's `chosen`, `row` and `failed` frames.
         functional: What is followed of the outputs, as `--probe-output` says.
         log: A file for what the process writes on stderr.
+        columns: Of sketches, which are taken in place of projections, and at a few steps only; 0: project.
+        every: Steps from one recorded row to the next.
         clock: Seconds.
     """
 
@@ -86,11 +92,15 @@ class Projector:
         *,
         functional: str | None,
         log: Path,
+        columns: int = 0,
+        every: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._deliver = deliver
         self._functional = functional or "auto"
         self._log = log
+        self._columns = columns
+        self._every = every
         self._clock = clock
         self._lanes: dict[str, Lane] = {}
         self._changed = threading.Condition()
@@ -102,6 +112,10 @@ class Projector:
         self._closed = False
         self.problem: str | None = None
 
+    @property
+    def _what(self) -> str:
+        return "sketches" if self._columns else "projections"
+
     def start(self) -> None:
         """Start the process, once; it loads torch, so this waits until the script has done so."""
         if self._process is not None or self._closed:
@@ -110,7 +124,7 @@ class Projector:
             self._connection, theirs = socket.socketpair()
             with theirs, self._log.open("wb") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "tscope.record.projection", str(theirs.fileno())],
+                    [sys.executable, "-m", PROCESS, str(theirs.fileno()), str(self._columns)],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -123,10 +137,10 @@ class Projector:
             self._closed = True
             if self._connection is not None:
                 self._connection.close()
-            self.problem = f"no projections: their process could not be started: {clean(error.strerror)}"
+            self.problem = f"no {self._what}: their process could not be started: {clean(error.strerror)}"
             return
         for work in (self._send, self._receive):
-            name = f"tscope-projector{work.__name__}"
+            name = f"tscope-{self._what}{work.__name__}"
             threading.Thread(target=work, args=(self._connection,), name=name, daemon=True).start()
 
     def add_root(
@@ -135,7 +149,10 @@ class Projector:
         """Begin a lane; `late`: a probe set may still be chosen after others, so keep the states so far."""
         tables = {"root": root, "parameters": _entries(parameters), "buffers": _entries(buffers)}
         with self._changed:
-            lane = Lane(first.copy(), history=Backlog(HISTORY) if late else None)
+            scale = Scale(self._every) if self._columns else None
+            if scale is not None:
+                scale.due(first.step)
+            lane = Lane(first.copy(), history=Backlog(HISTORY) if late else None, scale=scale)
             self._lanes[root] = lane
             self._outbox.append(("root", tables, {}))
             self._changed.notify_all()
@@ -172,6 +189,8 @@ class Projector:
             if lane.stopped:
                 return
             lane.latest = state
+            if lane.scale is not None and not lane.scale.due(state.step):
+                return
             backlogs = [backlog for backlog in (lane.pending, lane.history) if backlog is not None]
             wanting = [backlog for backlog in backlogs if backlog.wants()]
             if wanting:
@@ -275,7 +294,7 @@ class Projector:
             ended = clean(error)
         with self._changed:
             if not self._closed:
-                self.problem = f"projections stopped: {_last_line(self._log) or ended}"
+                self.problem = f"{self._what} stopped: {_last_line(self._log) or ended}"
             self._changed.notify_all()
 
     def _received(self, frame: Frame) -> None:
@@ -290,7 +309,7 @@ class Projector:
             elif frame.kind == "failed":
                 self._stop(lane)
             self._changed.notify_all()
-        if frame.kind in ("chosen", "row", "failed"):
+        if frame.kind in ("chosen", "row", "sketched", "failed"):
             self._deliver(frame)
         elif frame.kind == "finished" and frame.flag("final"):
             # After its last row was delivered, so that whoever sees it finished has that row.

@@ -15,13 +15,14 @@ from tscope_format.tensors import table
 
 from tscope.record.backlog import State
 from tscope.record.examples import Examples, row_hashes
+from tscope.record.followers import Followers
 from tscope.record.frames import Blob, Frame, FrameError
 from tscope.record.known_rows import KnownRows
 from tscope.record.optimizers import Optimizers
 from tscope.record.outcome import counted
 from tscope.record.probe_choice import ProbeChoice
 from tscope.record.probe_source import ProbeArrays
-from tscope.record.projector import Projector
+from tscope.record.scale import points
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,8 +43,9 @@ class Root:
         name: Its group in the trace.
         frame: The `root` frame.
         writer: Makes the trace when it is needed.
-        projector: Gets every state.
+        followers: Get every state.
         choice: Decides on the probe sets.
+        updates: Whether the parameters are kept at every row.
         max_examples: Number of different input rows to identify.
         say: Tells the person something, once.
     """
@@ -54,8 +56,9 @@ class Root:
         frame: Frame,
         *,
         writer: Callable[[], TraceWriter],
-        projector: Projector,
+        followers: Followers,
         choice: ProbeChoice,
+        updates: bool,
         max_examples: int,
         say: Say,
     ) -> None:
@@ -67,10 +70,12 @@ class Root:
         self.hook_ns = 0
         self.wait_ns = 0
         self.projected = 0
+        self._sketches: dict[str, int] = {}  # rows of each probe set
         self.probes: dict[str, ProbeWriter] = {}
         self._frame = frame
         self._make_writer = writer
-        self._projector = projector
+        self._followers = followers
+        self._updates = updates
         self._choice = choice
         self._say = say
         self._parameters = _table(frame, "parameters")
@@ -92,6 +97,15 @@ class Root:
     def exported(self) -> bool:
         """Whether the model as data has come."""
         return self._program is not None and self._program.flag("ok")
+
+    @property
+    def sketched(self) -> int:
+        """Rows that were sketched, of the probe set that was followed last."""
+        return self._sketches.get([*self.probes][-1], 0) if self.probes else 0
+
+    def unsketched(self, every: int) -> int:
+        """Return how many rows should have been sketched, and were not in time."""
+        return max(0, points(self.steps, every) - self.sketched)
 
     def optimizer(self, frame: Frame) -> None:
         """Take in what is said of an optimizer."""
@@ -131,10 +145,12 @@ class Root:
         self.steps, self.last_time = step, row.time
         self.rows += 1
         self.hook_ns, self.wait_ns = frame.integer("hook_ns"), frame.integer("wait_ns")
-        self._projector.add(self.name, State(step, theta, self._buffer))
+        self._followers.add(self.name, State(step, theta, self._buffer))
 
     def state(self, frame: Frame) -> None:
         """Append the optimizer's state at an anchor."""
+        if not self._updates:
+            return  # a trace without updates has no anchors
         states: dict[str, dict[str, NDArray[Any]]] = {}
         for name, blob in frame.blobs.items():
             prefix, _, rest = name.partition(":")
@@ -167,8 +183,9 @@ class Root:
             return
         problem = self._misfit(probe)
         if problem is not None:
-            self._say(f"there will be no projections, since the probe set does not fit the model: {problem}")
-            self._projector.stop(self.name)
+            what = self._followers.what
+            self._say(f"there will be no {what}, since the probe set does not fit the model: {problem}")
+            self._followers.stop(self.name)
             return
         self.probes[probe.name] = self._writer.add_probe(
             probe.name,
@@ -178,7 +195,7 @@ class Root:
             dtypes=[blob.dtype for blob in probe.inputs],
         )
         self._label(probe.name, {**probe.attributes, "rows_in_training": 0})
-        self._projector.set_probe(self.name, probe, final=self._choice.settled)
+        self._followers.set_probe(self.name, probe, final=self._choice.settled)
         if probe.name == "train" and self._choice.unlike:
             self._say(
                 f"{self.name}: the rows it was evaluated on have other inputs than those of training (their "
@@ -186,16 +203,21 @@ class Root:
             )
 
     def projection(self, frame: Frame) -> None:
-        """Take in what the projecting process says."""
+        """Take in what the projecting or the sketching process says."""
         if frame.kind == "failed":
             reason = clean(frame.text("reason"))
-            self._say(f"{self.name}: no further projections: {reason}")
+            what = frame.text("what")
+            self._say(f"{self.name}: no further {what}: {reason}")
             if self._writer is not None:
-                self._writer.attributes["projections_failed"] = reason
+                self._writer.attributes[f"{what}_failed"] = reason
             return
         probe = self.probes[frame.text("probe")]
         if frame.kind == "chosen":
             self._label(frame.text("probe"), frame.mapping("attributes"))
+            return
+        if frame.kind == "sketched":
+            probe.append_sketch(frame.integer("step"), frame.blobs["sketch"].array)
+            self._sketches[frame.text("probe")] = self._sketches.get(frame.text("probe"), 0) + 1
             return
         arrays = [frame.blobs[name].array for name in ("output", "jvp", "lazy")]
         probe.append(frame.integer("step"), *arrays)
@@ -233,13 +255,14 @@ class Root:
                 "transient_buffers": _transient(frame),
                 **self._optimizers.attributes(),
             },
+            updates=self._updates,
         )
         first = State(0, theta, self._buffer)
-        self._projector.add_root(
+        self._followers.add_root(
             self.name, self._parameters, self._buffers, first, late=not self._choice.settled
         )
         if not self._choice.follows:
-            self._projector.stop(self.name)
+            self._followers.stop(self.name)
         if self._program is not None:
             self._write_program(self._writer, self._program)
         return self._writer
@@ -285,8 +308,9 @@ class Root:
         if not frame.flag("ok"):
             reason = clean(frame.fields.get("reason", "no reason given"))
             writer.attributes["program"] = {"ok": False, "reason": reason}
-            self._say(f"{self.name}: the model could not be exported, so there are no projections: {reason}")
-            self._projector.stop(self.name)
+            what = self._followers.what
+            self._say(f"{self.name}: the model could not be exported, so there are no {what}: {reason}")
+            self._followers.stop(self.name)
             return
         graph = frame.mapping("graph")
         start = "constant:"
@@ -294,7 +318,7 @@ class Root:
         writer.set_program(json.dumps(graph).encode(), {name: blob.array for name, blob in constants.items()})
         writer.attributes["program"] = {"ok": True}
         writer.attributes["output_path"] = path if isinstance(path, str) else ""
-        self._projector.set_program(self.name, graph, constants)
+        self._followers.set_program(self.name, graph, constants)
 
     def _misfit(self, probe: ProbeArrays) -> str | None:
         """Return how the inputs of a probe set differ from those that the model was trained on."""

@@ -20,6 +20,7 @@ QUEUE_BYTES = 64 << 20  # what the script's sender may hold before a step waits
 # Memory that the script's process shares with us. Beyond the queue it also holds what a step is made of.
 SHARED_BYTES = 2 * QUEUE_BYTES
 ANCHOR_ROWS = 256
+NEVER = 1 << 62
 EVAL_ROWS = 512
 _LONGEST_SOCKET = 100  # sun_path has 108 bytes on Linux, 104 elsewhere
 
@@ -101,7 +102,8 @@ def _additions(folder: Path, address: Path, options: RecordOptions) -> dict[str,
         "every": options.every,
         "outputs": options.outputs,
         "output": options.output,
-        "anchor": ANCHOR_ROWS,
+        # The optimizer's state is of use only to those who can follow the updates.
+        "anchor": ANCHOR_ROWS if options.updates else NEVER,
         "eval_rows": EVAL_ROWS if options.follows else 0,
         "queue_bytes": QUEUE_BYTES,
         "shared_bytes": SHARED_BYTES,

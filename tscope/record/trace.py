@@ -13,12 +13,12 @@ from tscope_format.errors import RecordError, clean
 from tscope_format.writer import TraceWriter
 
 from tscope.record.facts import facts_of_run
+from tscope.record.followers import Followers
 from tscope.record.frames import Frame, FrameError
 from tscope.record.options import RecordOptions
 from tscope.record.outcome import CUT, Outcome
 from tscope.record.probe_choice import ProbeChoice
 from tscope.record.probe_source import ProbeArrays
-from tscope.record.projector import Projector
 from tscope.record.roots import Root
 from tscope.record.session import Session
 from tscope.record.trees import Trees
@@ -69,9 +69,7 @@ class Recording:
         self._writer: TraceWriter | None = None
         self._create_failed = False
         self._facts_due = 0.0
-        self._projector = Projector(
-            deliver, functional=options.probe_output, log=session.folder / "projection.log"
-        )
+        self._followers = Followers(deliver, options, session.folder)
 
     @property
     def broken(self) -> bool:
@@ -81,7 +79,7 @@ class Recording:
     @property
     def projecting(self) -> bool:
         """Whether, after `finish`, projections are still to come."""
-        return self._projector.busy
+        return self._followers.busy
 
     def take(self, connection: int, frame: Frame) -> None:
         """Act on a frame of the run.
@@ -129,14 +127,14 @@ class Recording:
         """Do what is due; called after every frame, and several times a second."""
         for root in self._roots.values():
             root.decide()
-        if self._projector.problem is not None:
-            self._say_once("projector", self._projector.problem)
+        for problem in self._followers.problems:
+            self._say_once(f"follower {problem}", problem)
         now = time.monotonic()
         if now >= self._facts_due:
             self._facts_due = now + FACTS_EVERY
             self._update_facts()
             if self._options.follows and self._session.saw_torch:
-                self._projector.start()
+                self._followers.start()
         if self._writer is not None:
             self._writer.maybe_flush()
 
@@ -144,11 +142,11 @@ class Recording:
         """The run is over: settle on probe sets, and project until `deadline` (monotonic)."""
         for root in self._roots.values():
             root.decide(ended=True)
-        self._projector.finish(deadline)
+        self._followers.finish(deadline)
 
     def fail(self, reason: str) -> None:
         """Close the trace at once, as far as it can still be written."""
-        self._projector.close()
+        self._followers.close()
         if self._writer is not None:
             self._close("failed", reason)
 
@@ -156,8 +154,9 @@ class Recording:
         self, status: Literal["complete", "interrupted", "failed"], reason: str | None, failure: str | None
     ) -> Outcome:
         """Write what is left, and return what became of the recording."""
-        self._projector.close()
+        self._followers.close()
         outcome = Outcome(failure=failure, hello=self._session.said_hello, torch=self._session.saw_torch)
+        outcome.columns, outcome.updates = self._options.sketch, self._options.updates
         for root in self._roots.values():
             root.close()
         if failure is None:
@@ -201,7 +200,8 @@ class Recording:
             self._name(frame.text("class")),
             frame,
             writer=self._trace,
-            projector=self._projector,
+            followers=self._followers,
+            updates=self._options.updates,
             choice=ProbeChoice(given, follows=self._options.follows),
             max_examples=self._options.max_examples,
             say=self._say,
@@ -301,6 +301,7 @@ class Recording:
             "seconds": outcome.seconds,
             "rows": outcome.rows,
             "projected": outcome.projected,
+            "sketched": outcome.sketched,
         }
         self._writer.facts.update(self._facts)
 
@@ -315,6 +316,8 @@ class Recording:
             outcome.rows += rows
             outcome.projected += root.projected
             outcome.probes += [name for name in root.probes if name not in outcome.probes]
+            outcome.sketched += root.sketched
+            outcome.unsketched += root.unsketched(self._options.every)
         self._measure_trees(outcome)
         # The hooks' clocks run over all roots of a process: the largest is the sum.
         for connection in {origin for origin, _ in self._roots}:

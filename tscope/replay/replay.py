@@ -55,8 +55,9 @@ class Replay:
         if not rows:
             return
         self._check(rows[0], rows[-1] + 1)
-        if (rows[-1] - rows[0]) > _ANCHOR_ROWS * len(rows):
-            reader = self.trace.reader
+        reader = self.trace.reader
+        sparse = reader.theta_rows is not None  # without updates there is no way from one row to the next
+        if sparse or (rows[-1] - rows[0]) > _ANCHOR_ROWS * len(rows):
             for row in rows:
                 buffer = reader.buffer(row) if reader.buffers else {}
                 yield row, *self._tensors(reader.theta(row), buffer)
