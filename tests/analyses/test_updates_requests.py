@@ -260,13 +260,13 @@ def test_steps_that_the_optimizer_does_not_give_are_refused(tmp_path):
 
 
 def test_influences_that_do_not_add_up_are_refused(tmp_path, monkeypatch):
-    factors = influence._factors
+    directions = influence._directions
 
-    def halved(update, jacobian, adjoint):
-        direct, later = factors(update, jacobian, adjoint)
-        return {name: value / 2 for name, value in direct.items()}, later
+    def halved(update, jacobian, adjoint, columns):
+        found, parts = directions(update, jacobian, adjoint, columns)
+        return {name: value / 2 for name, value in found.items()}, parts
 
-    monkeypatch.setattr(influence, "_factors", halved)
+    monkeypatch.setattr(influence, "_directions", halved)
     with pytest.raises(AnalysisError, match="do not add up to what gradients did, by 0"):
         make_run(tmp_path).analysed()
     result = make_run(tmp_path / "single", dtype=torch.float32).analysed()

@@ -88,6 +88,19 @@ def test_a_pushforward_is_the_explicit_jacobian_times_each_tangent(name, outputs
 
 
 @pytest.mark.parametrize(("name", "outputs"), CASES)
+def test_a_contraction_is_each_example_s_own_gradient_along_each_tangent(name, outputs):
+    built, dense = made(name, outputs)
+    V = random_like(built.parameters, 4)
+    if name == "tokens":
+        V["words.weight"][:, 0] = 0
+    u = torch.randn(5, outputs, generator=torch.Generator().manual_seed(4), dtype=DOUBLE)
+    expected = sum(torch.einsum("nc,ncp,kp->nk", u, flat(dense[n]), V[n].reshape(4, -1)) for n in dense)
+    close(jacobian(built).contract(built.inputs, u, V), expected)
+    # In chunks, where the examples do not fit together.
+    close(jacobian(built, memory=1).contract(built.inputs, u, V), expected)
+
+
+@pytest.mark.parametrize(("name", "outputs"), CASES)
 def test_the_parts_of_a_pushforward_are_those_of_its_parameters(name, outputs):
     built, dense = made(name, outputs)
     V = random_like(built.parameters, 2)
@@ -349,6 +362,8 @@ def test_wrong_arguments_are_said():
         J.block(x, x, wrong)
     with pytest.raises(UsageError, match=r"the shape \(4, 3, 2\), expected \(5, 3, columns\)"):
         J.pullback(x, torch.ones(4, 3, 2))
+    with pytest.raises(UsageError, match=r"the cotangents have the shape \(5, 2\), expected \(5, 3\)"):
+        J.contract(x, torch.ones(5, 2), random_like(built.parameters, 2))
     with pytest.raises(UsageError, match=r"tangents of '0.weight' have the shape \(9, 6\), not \(9, 9, 6\)"):
         J.pushforward(x, built.parameters)
     with pytest.raises(UsageError, match="no tangent is of a parameter"):

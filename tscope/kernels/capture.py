@@ -140,20 +140,33 @@ def capture(
     buffers: Tensors,
     part: Chunk,
     dtype: torch.dtype,
+    along: Tensor | None = None,
 ) -> list[Use]:
     """Return the Jacobian of every operand at the sites, on the examples of a chunk, in `dtype`.
 
     One forward pass and a backward pass for each output; the examples must not influence each other, since
     all of them are differentiated at once.
+
+    Args:
+        program: the model.
+        sites: what to differentiate by, and where its examples are.
+        point: parameters by name, without gradient.
+        buffers: by name.
+        part: the examples.
+        dtype: of the result.
+        along: u (example, output): instead of every output, differentiate the single one u·f.
     """
     if not sites:
         return []
     run = forward(program, tuple(sites), point, buffers, part, measure=False)
-    n, outputs = run.output.shape
+    n, outputs = len(run.output), run.output.shape[1] if along is None else 1
     found = [torch.empty(0)] * len(sites)  # each (n, c, …, before, after, …)
     for c in range(outputs):
-        cotangent = torch.zeros_like(run.output)
-        cotangent[:, c] = 1
+        if along is None:
+            cotangent = torch.zeros_like(run.output)
+            cotangent[:, c] = 1
+        else:
+            cotangent = along.to(run.output.dtype)
         gradients = run.gradients(cotangent, last=c == outputs - 1)
         for index, (gradient, layout) in enumerate(zip(gradients, sites.values(), strict=True)):
             column = layout.examples_first(gradient)[:n]
@@ -243,9 +256,9 @@ def _each(value: Sequence[int] | int, dims: int) -> tuple[int, ...]:
     return sizes * dims if len(sizes) == 1 else sizes
 
 
-def elements_each(sites: Sequence[Site], run: Pass) -> float:
+def elements_each(sites: Sequence[Site], run: Pass, outputs: int) -> float:
     """Return how many elements a pass over one example takes: what is kept, and the sites' gradients."""
-    n, outputs = run.output.shape
+    n = len(run.output)
     kept = 2 * run.elements + outputs * sum(value.numel() for value in run.values)
     # What a recurrent layer computes inside: its gates, their nonlinearities, the states.
     kept += 8 * sum(value.numel() for site, value in zip(sites, run.values, strict=True) if site.tap >= 0)

@@ -185,6 +185,8 @@ class Affine:
                 Explicit(split(part.each(), 0, (-1, c))).push(tangents, memory)
                 for part in self._pieces(each + s * g * i, memory)
             )
+        if g == s == 1 and not self.flipped:
+            return self._push_rows(tangents.reshape(k * o, i), memory)
         V = self._matrices(tangents).permute(1, 3, 2, 0).reshape(g, i, o * k)
         found = []
         for part in self._pieces(g * s * (i + o * k), memory):
@@ -192,6 +194,19 @@ class Affine:
             T = part.features.transpose(0, 1).reshape(g, n * s, i) @ V
             T = T.view(g, n, s * o, k).transpose(0, 1).reshape(n, g * s * o, k)
             found.append(part.gradients.reshape(n, c, g * s * o) @ T)
+        return torch.cat(found)
+
+    def _push_rows(self, V: Tensor, memory: int) -> Tensor:
+        """Return J V (n, c, k) without positions and groups, for V (k·o, i) as it lies in memory.
+
+        A copy of V with its columns last takes twice as long as the products (100 examples of 784 features,
+        60 columns).
+        """
+        c, _, _, o, i = self.sizes
+        found = []
+        for part in self._pieces(i + len(V), memory):
+            T = (part.inputs.view(-1, i) @ V.T).view(-1, len(V) // o, o)
+            found.append(part.gradients.reshape(-1, c, o) @ T.transpose(1, 2))
         return torch.cat(found)
 
     def pull(self, cotangents: Tensor, memory: int) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from tscope_format.errors import AnalysisError, UsageError, clean
 
+from tscope.kernels.arguments import diagonal_of, tangents_of
 from tscope.kernels.capture import Use, capture
 from tscope.kernels.differentiate import per_example, pull_columns
 from tscope.kernels.factors import Explicit
@@ -131,7 +132,11 @@ class Jacobian:
             UsageError: if D lacks a parameter or has another shape.
             AnalysisError: if examples influence each other, or memory runs out.
         """
-        D = None if preconditioner is None else self._diagonal(preconditioner)
+        D = (
+            None
+            if preconditioner is None
+            else diagonal_of(preconditioner, self.names, self._point, self._dtype)
+        )
         plan = self._plan(rows)
         total, width, c = self._total(rows), self._total(columns), plan.outputs
         K = torch.zeros(len(groups), total, c, width, c, dtype=self._dtype, device=self._device)
@@ -169,7 +174,7 @@ class Jacobian:
         Raises:
             UsageError: if a tangent's shape does not fit, or their numbers of columns differ.
         """
-        V = self._tangents(tangents)
+        V = tangents_of(tangents, self.names, self._point, self._dtype)
         k = len(next(iter(V.values())))
         plan = self._plan(inputs)
         if k < plan.outputs:
@@ -203,7 +208,7 @@ class Jacobian:
         Raises:
             UsageError: if a tangent's shape does not fit, or their numbers of columns differ.
         """
-        V = self._tangents(tangents)
+        V = tangents_of(tangents, self.names, self._point, self._dtype)
         plan = self._plan(inputs)
         place = {name: index for index, names in enumerate(groups) for name in names}
         k = len(next(iter(V.values())))
@@ -221,6 +226,50 @@ class Jacobian:
             whole = {name: V[name] for name in plan.rest if name in V and name in names}
             if whole:
                 total += self._push_whole(inputs, whole, plan)
+        return found
+
+    def contract(
+        self, inputs: Sequence[Tensor], cotangents: Tensor, tangents: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Return uᵀJ V (example, k): each example's gradient of its own u·f, along every column of V.
+
+        One backward pass, whatever the number of outputs, and for a linear layer 2·N·k·d_in·d_out flops; a
+        forward-mode pass for each column, for parameters that enter through no layer. J V (example, output,
+        k), which outputs of many positions make large, is never held.
+
+        Args:
+            inputs: each (example, …).
+            cotangents: u (example, output).
+            tangents: V (k, *parameter) by name; parameters without one stay fixed.
+
+        Raises:
+            UsageError: if a tangent's shape or that of u does not fit, or their numbers of columns differ.
+        """
+        V = tangents_of(tangents, self.names, self._point, self._dtype)
+        plan = self._plan(inputs)
+        total, k = self._total(inputs), len(next(iter(V.values())))
+        if tuple(cotangents.shape) != (total, plan.outputs):
+            raise UsageError(
+                f"the cotangents have the shape {tuple(cotangents.shape)}, expected ({total}, {plan.outputs})"
+            )
+        u = cotangents.detach().to(self._dtype)
+        found = u.new_zeros(total, k)
+        start = 0
+        rows = max(1, int(self._columns / (plan.single * self._dtype.itemsize)))
+        for part in chunks(self._program, self._functional, inputs, rows) if plan.sites else ():
+            piece = u[start : start + part.count] if part.count >= 0 else u
+            uses = capture(
+                self._program, plan.sites, self._point, self._buffers, part, self._dtype, along=piece
+            )
+            for use in uses:
+                if use.operand.parameter in V:
+                    product = use.factor.push(V[use.operand.parameter], self._formed)[:, 0]
+                    found[start : start + len(product)] += product
+            start += max(part.count, 0)
+        whole = [name for name in plan.rest if name in V]
+        for column in range(k) if whole else ():
+            pushed = self._push_whole(inputs, {name: V[name][column : column + 1] for name in whole}, plan)
+            found[:, column] += (pushed[..., 0] * u).sum(1)
         return found
 
     def pullback(self, inputs: Sequence[Tensor], cotangents: Tensor) -> dict[str, Tensor]:
@@ -339,30 +388,6 @@ class Jacobian:
             if entry.batch:
                 return len(inputs[entry.index])
         return len(evaluate(self._program, self._functional, self._point, self._buffers, inputs))
-
-    def _tangents(self, tangents: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        found = {name: tangents[name] for name in self.names if name in tangents}
-        if not found:
-            raise UsageError("no tangent is of a parameter of this Jacobian")
-        k = len(next(iter(found.values())))
-        for name, value in found.items():
-            expected = (k, *self._point[name].shape)
-            if tuple(value.shape) != expected:
-                raise UsageError(
-                    f"the tangents of {clean(name)!r} have the shape {tuple(value.shape)}, not {expected}"
-                )
-        return {name: value.detach().to(self._dtype) for name, value in found.items()}
-
-    def _diagonal(self, preconditioner: Tensors) -> dict[str, Tensor]:
-        found = {}
-        for name in self.names:
-            shape = tuple(self._point[name].shape)
-            given = preconditioner.get(name)
-            if given is None or tuple(given.shape) != shape:
-                what = "is missing" if given is None else f"has the shape {tuple(given.shape)}, not {shape}"
-                raise UsageError(f"the preconditioner of the parameter {clean(name)!r} {what}")
-            found[name] = given.detach().to(self._dtype)
-        return found
 
 
 def _sum(values: Iterable[Tensor]) -> Tensor:

@@ -34,7 +34,8 @@ class Plan:
         rest: the parameters that need differentiation of the whole program.
         batched: whether that can be done for many examples at once.
         outputs: how many an example has.
-        elements: that a pass takes for each example.
+        elements: that a pass takes for each example, with the gradients of every output.
+        single: the same with those of a single combination of them.
     """
 
     sites: dict[Site, Layout]
@@ -42,6 +43,7 @@ class Plan:
     batched: bool
     outputs: int
     elements: float
+    single: float
 
 
 def plan_for(
@@ -95,13 +97,14 @@ def _plan(
     }
     rest = tuple(name for name in program.parameters if name in names - known and name in other | lost)
     outputs = run.output.shape[1]
-    elements = elements_each(sites, run)
+    elements = elements_each(sites, run, outputs)
+    single = elements_each(sites, run, 1)
     if rest:  # in full, and a pass of its own for each output
         least = program.graph.least_rows
         elements += 2 * outputs * sum(point[name].numel() for name in rest)
         elements += least * (1 + outputs) * run.elements / len(run.output)
     batched = can_be_batched(program, rest, point, buffers, part)
-    return Plan(kept, rest, batched, outputs, max(1.0, elements))
+    return Plan(kept, rest, batched, outputs, max(1.0, elements), max(1.0, single))
 
 
 def _trial(program: Program, functional: OutputFunctional, inputs: Sequence[Tensor]) -> Chunk:

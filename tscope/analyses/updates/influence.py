@@ -27,7 +27,7 @@ from tscope.optimizers import LinearStep
 
 Tensors = Mapping[str, Tensor]
 
-# J, Λ, the two factors and their stacked copy.
+# J, Λ, the two directions, and what a product of J copies of them: of one parameter, which may be nearly all.
 _COPIES = 6
 # Shares of the memory for the traced rows and for the steps of a piece of the walk; products have the rest.
 _ROWS, _STEPS = 0.3, 0.2
@@ -135,9 +135,9 @@ def trace_back(
 ) -> Influence:
     """Return the influences on some probe examples.
 
-    A step costs what its replay costs, and a product of J at its batch with one or two columns for each
-    traced prediction; an interval C backward passes over the traced examples. The state is Λ, a vector of
-    the parameters' size for each traced prediction.
+    A step costs what its replay costs, one backward pass over its batch, and the products of the examples'
+    gradients with one or two columns for each traced prediction; an interval C backward passes over the
+    traced examples. The state is Λ, a vector of the parameters' size for each traced prediction.
 
     Args:
         run: The run.
@@ -161,6 +161,7 @@ def trace_back(
             # The interval's first step comes last in a walk back; an interval of one step is no walk away.
             here = start == visit.row - 1
             theta, buffers = (visit.theta, visit.buffers) if here else run.state(start)
+            jacobian = {}  # the one before is given up first
             jacobian = run.probe.rows(theta, buffers, rows)
         if not inside:
             size = _norm(adjoint)
@@ -169,8 +170,8 @@ def trace_back(
             if size <= torch.finfo(run.dtype).eps * largest:
                 break
         if visit.update is not None:
-            direct, later = _factors(visit.update, jacobian if inside else {}, adjoint)
-            parts = _contracted(run, visit, direct, later, len(rows))
+            moved = jacobian if inside else {}
+            parts = _contracted(run, visit, visit.update, moved, adjoint, len(rows))
             found.add(visit.examples, *parts, inside=inside)
         progress()
     found.close(interval)
@@ -206,53 +207,69 @@ def _backwards(run: Run, last: int) -> Iterator[_Visit]:
             _Visit(s.row, s.step, s.theta, s.buffers, s.examples, s.inputs, s.output_grad, s.update)
             for s in run.steps(start, stop)
         ]
-        yield from reversed(steps)
+        # None is kept beside those of the next piece.
+        while steps:
+            yield steps.pop()
         stop = start
 
 
-def _factors(
-    update: LinearStep, jacobian: Tensors, adjoint: dict[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return ρ·direct and ρ·later of a step by parameter name, and take Λ one step back."""
-    direct: dict[str, Tensor] = {}
-    later: dict[str, Tensor] = {}
+def _contracted(
+    run: Run, visit: _Visit, update: LinearStep, jacobian: Tensors, adjoint: dict[str, Tensor], rows: int
+) -> tuple[Tensor, Tensor]:
+    """Return (direct·g, later·g), each (slot, row, output), for the gradients g of the visited examples.
+
+    Λ is taken one step back.
+    """
+    columns = rows * run.probe.outputs
+    shape = (len(visit.examples), rows, run.probe.outputs)
+    nothing = visit.output_grad.new_zeros(shape)
+    directions, parts = _directions(update, jacobian, adjoint, columns)
+    if not directions:
+        return nothing, nothing
+    batch = run.batch(visit.theta, visit.buffers)
+    found = torch.split(batch.contract(visit.inputs, visit.output_grad, directions), columns, 1)
+    products = {part: value.reshape(shape) for part, value in zip(parts, found, strict=True)}
+    return products.get("direct", nothing), products.get("later", nothing)
+
+
+def _directions(
+    update: LinearStep, jacobian: Tensors, adjoint: dict[str, Tensor], columns: int
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Return ρ·direct and ρ·later of a step, and take Λ one step back, in place.
+
+    Args:
+        update: What the optimizer made of the step's gradient.
+        jacobian: J of the traced predictions (column, …) by parameter name; empty outside of the range.
+        adjoint: Λ likewise.
+        columns: How many there are.
+
+    Returns:
+        The directions (part·column, …) by parameter name, and which parts: direct, later, or both.
+    """
+    parts = tuple(part for part, there in (("direct", jacobian), ("later", adjoint)) if there)
+    found: dict[str, Tensor] = {}
     for name, rho in update.rho.items():
+        J, kept = jacobian.get(name), adjoint.pop(name, None)
+        like = kept if J is None else J
+        if like is None:
+            continue
         d_in = 1.0 if update.d_in is None else update.d_in[name]
         d_out = 1.0 if update.d_out is None else update.d_out[name]
         a, b, mu, nu = update.a[name], update.b[name], update.mu[name], update.nu[name]
-        kept = adjoint.pop(name, None)
-        if name in jacobian:
-            reach = jacobian[name] * d_out
-            direct[name] = reach * (a * nu * d_in + b) * -rho
-            own = reach * -a if a else None
-        else:
-            own = None
-        if kept is not None and nu:
-            later[name] = kept * (nu * rho * d_in)
-        whole = own if kept is None else kept if own is None else kept + own
-        if whole is not None and mu:
-            adjoint[name] = whole * mu
-    return direct, later
-
-
-def _contracted(run: Run, visit: _Visit, direct: Tensors, later: Tensors, rows: int) -> tuple[Tensor, Tensor]:
-    """Return (direct·g, later·g), each (slot, row, output), for the gradients g of the visited examples."""
-    kinds = [kind for kind in (direct, later) if kind]
-    columns = rows * run.probe.outputs
-    products = dict.fromkeys(("direct", "later"), visit.output_grad.new_zeros(len(visit.examples), columns))
-    if kinds:
-        names = {name: value for kind in kinds for name, value in kind.items()}
-        stacked = {
-            name: torch.cat([kind.get(name, torch.zeros_like(value)) for kind in kinds])
-            for name, value in names.items()
-        }
-        pushed = run.batch(visit.theta, visit.buffers).pushforward(visit.inputs, stacked)
-        found = torch.split(torch.einsum("sok,so->sk", pushed, visit.output_grad), columns, 1)
-        labels = [label for label, kind in (("direct", direct), ("later", later)) if kind]
-        products |= zip(labels, found, strict=True)
-    shape = (len(visit.examples), rows, run.probe.outputs)
-    return products["direct"].view(shape), products["later"].view(shape)
+        # Both are written where they are needed: nothing else of the size of J is made.
+        both = found[name] = like.new_zeros(len(parts) * columns, *like.shape[1:])
+        if kept is not None:
+            torch.mul(kept, nu * rho * d_in, out=both[-columns:])
+        if J is not None:
+            direct = torch.mul(J, d_out, out=both[:columns])
+            if mu and a:
+                kept = direct * -a if kept is None else kept.sub_(direct, alpha=a)
+            direct.mul_((a * nu * d_in + b) * -rho)
+        if mu and kept is not None:
+            adjoint[name] = kept.mul_(mu)
+    return found, parts
 
 
 def _norm(tensors: Tensors) -> float:
-    return math.sqrt(sum(float(value.double().square().sum()) for value in tensors.values()))
+    squares = (float(torch.linalg.vector_norm(v, dtype=torch.float64)) ** 2 for v in tensors.values())
+    return math.sqrt(sum(squares))
