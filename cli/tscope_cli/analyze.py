@@ -204,6 +204,16 @@ def analyze(
             help="layers: norms, spectra, contributions, steps, balance. [default: all that can be]",
         ),
     ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="STEP,STEP,…", help="gradients: the steps that later ones are compared with."),
+    ] = None,
+    stable: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="gradients: change up to which they count as stable. [default: 0.1]"
+        ),
+    ] = None,
     singular_values: Annotated[
         int | None, typer.Option(metavar="K", help="layers: keep the K largest. [default: 5]")
     ] = None,
@@ -296,6 +306,8 @@ def analyze(
         "counts": counts,
         "parts": parts,
         "singular_values": singular_values,
+        "since": since,
+        "stable": stable,
     }
     options = {name: value for name, value in asked.items() if value is not None}
     if plot is not None:

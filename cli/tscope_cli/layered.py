@@ -29,13 +29,7 @@ def entries(result: Result, dimension: str, count: int) -> list[str]:
 
 def tables(result: Result) -> list[tuple[str, list[str]]]:
     """Return the title and the lines of each table of layers that a result has; mostly none."""
-    if result.metric != "layers":
-        return []
-    found = [
-        _table(result, "layer", "each layer, at the last step and over all steps", _LAYERS),
-        _table(result, "matrix", "each matrix, at the last step and at the first", _MATRICES),
-        _table(result, "pair", "balancedness of consecutive linear layers", _PAIRS),
-    ]
+    found = (_table(result, *form) for form in _TABLES.get(result.metric, ()))
     return [part for part in found if part is not None]
 
 
@@ -113,6 +107,15 @@ def _worst(values: Values) -> Values:
     return found
 
 
+def _from_first(values: Values) -> Values:
+    found: Values = values[0, -1]
+    return found
+
+
+def _as_is(values: Values) -> Values:
+    return values
+
+
 _Cells = Sequence[tuple[str, str, Callable[[Values], Values], bool]]
 _LAYERS: _Cells = (
     ("theta_norm", "‖θ‖", _last, False),
@@ -136,6 +139,23 @@ _PAIRS: _Cells = (
     ("balance_flow", "flow leaves", _last, False),
     ("balance_off", "off the identity", _worst, False),
 )
+_GRADIENTS: _Cells = (
+    ("change_layer_train", "change", _from_first, False),
+    ("change_layer_test", "held-out", _from_first, False),
+    ("cosine_layer_train", "cosine", _from_first, False),
+    ("cosine_layer_test", "held-out", _from_first, False),
+    ("stabilised_layer_train", "stable from step", _as_is, False),
+    ("stabilised_layer_test", "held-out", _as_is, False),
+)
+# By metric: the dimension of each table, its title and its columns.
+_TABLES: dict[str, tuple[tuple[str, str, _Cells], ...]] = {
+    "layers": (
+        ("layer", "each layer, at the last step and over all steps", _LAYERS),
+        ("matrix", "each matrix, at the last step and at the first", _MATRICES),
+        ("pair", "balancedness of consecutive linear layers", _PAIRS),
+    ),
+    "gradients": (("layer", "gradients of each layer, from the first t' to the last step", _GRADIENTS),),
+}
 
 
 def _table(result: Result, dimension: str, title: str, cells: _Cells) -> tuple[str, list[str]] | None:

@@ -11,7 +11,7 @@ from tscope_format.errors import TscopeError, UsageError, clean
 from tscope_format.results import save_result
 
 import tscope
-from tscope.analyses import averaging, boosting, effective, kernel, layerwise, telescoping, updates
+from tscope.analyses import averaging, boosting, effective, gradients, kernel, layerwise, telescoping, updates
 from tscope.analyses.metric import Metric, Progress, Watch
 from tscope.trace import Trace
 from tscope.trace import open as open_trace
@@ -28,6 +28,7 @@ _METRICS = {
         updates.METRIC,
         boosting.METRIC,
         layerwise.METRIC,
+        gradients.METRIC,
         averaging.METRIC,
     )
 }

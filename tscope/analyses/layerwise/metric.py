@@ -24,18 +24,16 @@ def _has_parameters(trace: Trace, options: Options) -> bool:
     return any(name.startswith("theta") and name.endswith("/update") for name in trace.reader.arrays())
 
 
+PARAMETERS = Need(
+    "the parameters at every row (theta)",
+    "Record with `tscope record`, which keeps them",
+    _has_parameters,
+)
+
 METRIC = Metric(
     name="layers",
     summary="What each layer did: norms, ranks, movement, its part in predictions and loss, balancedness.",
-    requires=(
-        (
-            Need(
-                "the parameters at every row (theta)",
-                "Record with `tscope record`, which keeps them",
-                _has_parameters,
-            ),
-        ),
-    ),
+    requires=((PARAMETERS,),),
     options=Options,
     run=run,
 )
