@@ -12,6 +12,7 @@ import torch
 from tscope.replay import Replay
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from tscope.replay.flat import Tensors
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
 def last_common_step(traces: Sequence[Trace], until: int) -> int | None:
     """Return the last step before which, and at which, all runs have the same parameters; None without one.
 
-    Runs are walked side by side from their first row up to the first difference, at steps that all recorded.
+    Runs are walked side by side from their first row up to the first difference, at steps at which all of
+    them have their parameters.
 
     Args:
         traces: The runs, of the same parameters.
         until: Look no further than this step.
     """
-    shared = reduce(np.intersect1d, [trace.steps for trace in traces])
+    shared = reduce(np.intersect1d, [_known(trace) for trace in traces])
     shared = shared[shared <= until]
     common = None
     walks = [_thetas(trace, [trace.row(int(step)) for step in shared]) for trace in traces]
@@ -36,6 +38,12 @@ def last_common_step(traces: Sequence[Trace], until: int) -> int | None:
             break
         common = int(step)
     return common
+
+
+def _known(trace: Trace) -> NDArray[np.int64]:
+    """Return the steps at which a run's parameters are known; a trace without updates has a few."""
+    rows = trace.reader.theta_rows
+    return trace.steps if rows is None else trace.steps[list(rows)]
 
 
 def _thetas(trace: Trace, rows: list[int]) -> Iterator[Tensors]:

@@ -194,7 +194,10 @@ def _fork(blend: Blend, members: Sequence[Member], options: Options, notes: list
     trace = members[0].trace
     origin = Member(trace, trace.row(fork)).state(blend.stage.dtype)
     blend.linearise(origin)
-    if "buffer/update" in trace.reader.arrays():
+    buffers = [state.buffers for state in blend.states]
+    if any(
+        not v.equal(own[n]) for n, v in origin.buffers.items() if v.is_floating_point() for own in buffers
+    ):
         notes.append("buffers change too: what they do to the outputs counts as curvature")
     return fork
 

@@ -14,6 +14,8 @@ from tscope.analyses.averaging.scores import Score
 from tscope.analyses.averaging.stage import Stage
 from tscope.averaging import Curvature, State, mixed
 
+_ROUNDINGS = 100  # of the outputs' size: less is not a difference
+
 Point = dict[str, float]
 Weights = tuple[float, ...]
 
@@ -98,7 +100,8 @@ class Blend:
             apart = average - ensemble
             found[f"difference_{name}"] = rms(apart)
             if self.curvature is not None:
-                found |= _explained(name, self.curvature[name], weights, average, apart)
+                rounding = torch.finfo(self.stage.dtype).eps
+                found |= _explained(name, self.curvature[name], weights, average, apart, rounding)
         return found
 
     def _scored(
@@ -119,14 +122,16 @@ class Blend:
         return found
 
 
-def _explained(name: str, curvature: Curvature, weights: Weights, average: Tensor, apart: Tensor) -> Point:
+def _explained(
+    name: str, curvature: Curvature, weights: Weights, average: Tensor, apart: Tensor, rounding: float
+) -> Point:
     """Return the curvature terms of one average, and what of average − ensemble they say."""
     whole = average - curvature.linear(weights)
     members = curvature.members(weights)
     predicted = curvature.predicted(weights)
     size = float(apart.square().sum())
-    # At the models themselves average and ensemble are one, up to rounding: nothing to explain.
-    only = max(weights) == 1.0 or size == 0
+    # At the models themselves, and of a linear one, the two are one up to rounding: nothing to explain.
+    only = max(weights) == 1.0 or rms(apart) <= _ROUNDINGS * rounding * rms(average)
     return {
         f"curvature_average_{name}": rms(whole),
         f"curvature_members_{name}": rms(members),

@@ -10,6 +10,7 @@ import numpy as np
 from tscope_format.errors import AnalysisError, MissingDataError, UsageError, clean
 
 from tscope.averaging import State, last_common_step
+from tscope.kernels.sites import arguments
 from tscope.record.examples import row_hashes
 from tscope.replay import Replay
 from tscope.trace import open as open_trace
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 
     from tscope.analyses.averaging.options import Options
     from tscope.probes import ProbeSet
+    from tscope.program.graph import Node
     from tscope.trace import Trace
+
+# Of BatchNorm: how fast its statistics follow the batches, and by which kernels they are computed.
+_TRAINING = frozenset({"momentum", "cudnn_enabled"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +115,7 @@ def check_same_model(a: Trace, b: Trace) -> None:
         )
     first, second = a.program(), b.program()
     for x, y in zip(first.graph.nodes, second.graph.nodes, strict=False):
-        if (x.target, repr(x.args), repr(x.kwargs)) != (y.target, repr(y.args), repr(y.kwargs)):
+        if x.target != y.target or _arguments(x) != _arguments(y):
             what = [f"{clean(node.name)} is {clean(node.target)}" for node in (x, y)]
             how = "" if x.target != y.target else ", with other arguments"
             raise UsageError(
@@ -181,13 +186,20 @@ def _network(path: str, root: str) -> Trace:
         raise MissingDataError(
             f"--against: {clean(trace.path)} holds an ensemble of trees, whose parameters cannot be averaged"
         )
-    if not any(n.startswith("theta") and n.endswith("/update") for n in trace.reader.arrays()):
-        raise MissingDataError(f"--against: {clean(trace.path)} holds no parameters of each step (theta)")
     return trace
 
 
 def _row(trace: Trace, step: str) -> int:
     return trace.rows - 1 if step == "last" else trace.row(int(step))
+
+
+def _arguments(node: Node) -> dict[str, str]:
+    """Return what a node is given, without what only training makes use of."""
+    if not hasattr(node.function, "_schema"):  # arithmetic on sizes, or one of several results
+        return {str(place): repr(value) for place, value in enumerate(node.args)}
+    left_out = _TRAINING | ({"p"} if "dropout" in node.target else set())
+    given = arguments(node, node.args, node.kwargs)
+    return {name: repr(value) for name, value in given.items() if name not in left_out}
 
 
 def _trained(trace: Trace) -> set[bytes]:

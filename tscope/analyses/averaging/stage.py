@@ -136,7 +136,7 @@ def prepare(trace: Trace, options: Options, others: Sequence[Trace] = ()) -> Sta
     most = min(_EXAMPLES, inputs.count) if options.train is None else options.train
     numbers = drawn("train", "training", inputs.count, most, 1, options.seed)
     given = taken(trace, inputs, numbers, dtype)
-    _, theta, buffers = next(Replay(trace, dtype=dtype).rows(0, 1))
+    _, theta, buffers = next(Replay(trace, dtype=dtype).at([0]))
 
     def run(count: int) -> Tensor:
         return evaluate(program, functional, theta, buffers, [value[:count] for value in given])
