@@ -111,18 +111,8 @@ def one_by_one(
 
     The examples go through the program as few at a time as it takes, since a backward pass visits them all.
     """
-    count = part.count if part.count >= 0 else None
-    inputs = part.inputs
-    if count is not None and program.batch:
-        inputs = tuple(
-            value[:count] if any(e.index == index and e.batch for e in program.arguments) else value
-            for index, value in enumerate(inputs)
-        )
-        pieces = list(chunks(program, part.functional, inputs, program.graph.least_rows))
-    else:
-        pieces = [part]
     found: dict[str, list[Tensor]] = {name: [] for name in names}
-    for piece in pieces:
+    for piece in _few_at_a_time(program, part):
         with torch.enable_grad():
             variables = {name: point[name].detach().requires_grad_() for name in names}
             output = real(piece, piece.functional(program({**point, **variables}, buffers, piece.inputs)))
@@ -137,11 +127,58 @@ def one_by_one(
     }
 
 
+def gradient_of_each(
+    program: Program,
+    names: Sequence[str],
+    point: Tensors,
+    buffers: Tensors,
+    part: Chunk,
+    cotangents: Tensor,
+) -> Iterator[dict[str, Tensor]]:
+    """Yield u_nᵀ ∂f_n/∂θ^(p) of the named parameters, for one example of a chunk after the other.
+
+    A backward pass for each example, over as few of them as the program takes.
+
+    Args:
+        program: the model.
+        names: of the parameters.
+        point: all parameters by name.
+        buffers: by name.
+        part: the examples.
+        cotangents: u (example, output).
+    """
+    start = 0
+    for piece in _few_at_a_time(program, part):
+        with torch.enable_grad():
+            variables = {name: point[name].detach().requires_grad_() for name in names}
+            output = real(piece, piece.functional(program({**point, **variables}, buffers, piece.inputs)))
+        for row in range(len(output)):
+            cotangent = torch.zeros_like(output)
+            cotangent[row] = cotangents[start + row]
+            found = _pulled(output, list(variables.values()), cotangent)
+            yield dict(zip(names, found, strict=True))
+        start += len(output)
+
+
+def _few_at_a_time(program: Program, part: Chunk) -> Iterator[Chunk]:
+    """Yield the examples of a chunk, as few together as the program takes."""
+    if part.count < 0 or not program.batch:
+        yield part
+        return
+    batched = {entry.index for entry in program.arguments if entry.batch}
+    inputs = tuple(value[: part.count] if i in batched else value for i, value in enumerate(part.inputs))
+    yield from chunks(program, part.functional, inputs, program.graph.least_rows)
+
+
 def _gradients(output: Tensor, variables: list[Tensor], position: int) -> tuple[Tensor, ...]:
+    cotangent = torch.zeros_like(output, requires_grad=False)
+    cotangent.view(-1)[position] = 1
+    return _pulled(output, variables, cotangent)
+
+
+def _pulled(output: Tensor, variables: list[Tensor], cotangent: Tensor) -> tuple[Tensor, ...]:
     if not output.requires_grad:
         return tuple(torch.zeros_like(variable, requires_grad=False) for variable in variables)
-    cotangent = torch.zeros_like(output)
-    cotangent.view(-1)[position] = 1
     return torch.autograd.grad(
         output, variables, cotangent, retain_graph=True, allow_unused=True, materialize_grads=True
     )

@@ -10,7 +10,7 @@ from tscope_format.errors import AnalysisError, UsageError, clean
 
 from tscope.kernels.arguments import diagonal_of, tangents_of
 from tscope.kernels.capture import Use, capture
-from tscope.kernels.differentiate import per_example, pull_columns
+from tscope.kernels.differentiate import gradient_of_each, per_example, pull_columns
 from tscope.kernels.factors import Explicit
 from tscope.kernels.plan import Plan, plan_for
 from tscope.kernels.product import Columns, add_block, by_parameter, merged_biases
@@ -233,9 +233,9 @@ class Jacobian:
     ) -> Tensor:
         """Return uᵀJ V (example, k): each example's gradient of its own u·f, along every column of V.
 
-        One backward pass, whatever the number of outputs, and for a linear layer 2·N·k·d_in·d_out flops; a
-        forward-mode pass for each column, for parameters that enter through no layer. J V (example, output,
-        k), which outputs of many positions make large, is never held.
+        One backward pass, whatever the number of outputs, and for a linear layer 2·N·k·d_in·d_out flops; for
+        parameters that enter through no layer, a backward pass for each example. J V (example, output, k),
+        which outputs of many positions make large, is never held.
 
         Args:
             inputs: each (example, …).
@@ -256,8 +256,13 @@ class Jacobian:
         found = u.new_zeros(total, k)
         start = 0
         rows = max(1, int(self._columns / (plan.single * self._dtype.itemsize)))
-        for part in chunks(self._program, self._functional, inputs, rows) if plan.sites else ():
+        whole = [name for name in plan.rest if name in V]
+        for part in chunks(self._program, self._functional, inputs, rows):
             piece = u[start : start + part.count] if part.count >= 0 else u
+            own = gradient_of_each(self._program, whole, self._point, self._buffers, part, piece)
+            for row, gradients in enumerate(own if whole else (), start):
+                for name, gradient in gradients.items():
+                    found[row] += V[name].reshape(k, -1) @ gradient.reshape(-1).to(self._dtype)
             uses = capture(
                 self._program, plan.sites, self._point, self._buffers, part, self._dtype, along=piece
             )
@@ -266,10 +271,6 @@ class Jacobian:
                     product = use.factor.push(V[use.operand.parameter], self._formed)[:, 0]
                     found[start : start + len(product)] += product
             start += max(part.count, 0)
-        whole = [name for name in plan.rest if name in V]
-        for column in range(k) if whole else ():
-            pushed = self._push_whole(inputs, {name: V[name][column : column + 1] for name in whole}, plan)
-            found[:, column] += (pushed[..., 0] * u).sum(1)
         return found
 
     def pullback(self, inputs: Sequence[Tensor], cotangents: Tensor) -> dict[str, Tensor]:
@@ -349,10 +350,13 @@ class Jacobian:
         uses = self._uses(part, plan)
         rest: dict[str, Tensor] = {}
         if plan.rest:
-            rest = per_example(
-                self._program, plan.rest, self._point, self._buffers, part, batched=plan.batched
-            )
+            rest = self._per_example(plan.rest, part, plan)
         return uses, {name: value.to(self._dtype) for name, value in rest.items()}
+
+    def _per_example(self, names: Sequence[str], part: Chunk, plan: Plan) -> dict[str, Tensor]:
+        point, buffers = self._point, self._buffers
+        batched = plan.batched(self._program, point, buffers, part)
+        return per_example(self._program, names, point, buffers, part, batched=batched)
 
     def _push_whole(self, inputs: Sequence[Tensor], V: Tensors, plan: Plan) -> Tensor:
         """Return J V by differentiation of the whole program, a forward-mode pass for each column."""
@@ -373,9 +377,7 @@ class Jacobian:
         """Return J V by the Jacobian itself, from reverse mode alone."""
         strips = []
         for part in self._parts(inputs, plan, self._rows):
-            found = per_example(
-                self._program, tuple(V), self._point, self._buffers, part, batched=plan.batched
-            )
+            found = self._per_example(tuple(V), part, plan)
             products = (
                 Explicit(value.to(self._dtype)).push(V[name], self._formed) for name, value in found.items()
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -32,18 +32,27 @@ class Plan:
     Attributes:
         sites: the nodes whose parameters are done by layers, and where their examples are.
         rest: the parameters that need differentiation of the whole program.
-        batched: whether that can be done for many examples at once.
         outputs: how many an example has.
         elements: that a pass takes for each example, with the gradients of every output.
         single: the same with those of a single combination of them.
+        tried: what `batched` found; empty until it is asked for.
     """
 
     sites: dict[Site, Layout]
     rest: tuple[str, ...]
-    batched: bool
     outputs: int
     elements: float
     single: float
+    tried: list[bool] = field(default_factory=list)
+
+    def batched(self, program: Program, point: Tensors, buffers: Tensors, part: Chunk) -> bool:
+        """Return whether the whole can be differentiated for many examples at once; tried on some of a chunk.
+
+        Tried when it is first needed, since it takes the memory of a whole Jacobian of a few examples.
+        """
+        if not self.tried:
+            self.tried.append(can_be_batched(program, self.rest, point, buffers, part))
+        return self.tried[0]
 
 
 def plan_for(
@@ -103,8 +112,7 @@ def _plan(
         least = program.graph.least_rows
         elements += 2 * outputs * sum(point[name].numel() for name in rest)
         elements += least * (1 + outputs) * run.elements / len(run.output)
-    batched = can_be_batched(program, rest, point, buffers, part)
-    return Plan(kept, rest, batched, outputs, max(1.0, elements), max(1.0, single))
+    return Plan(kept, rest, outputs, max(1.0, elements), max(1.0, single))
 
 
 def _trial(program: Program, functional: OutputFunctional, inputs: Sequence[Tensor]) -> Chunk:
