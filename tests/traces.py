@@ -15,6 +15,9 @@ from tscope_format.tensors import table
 from tscope_format.writer import TraceWriter
 
 from tscope.program import OutputFunctional, Program, evaluate, export, jvp
+from tscope.record.backlog import State
+from tscope.record.model import Model
+from tscope.record.sketching import Sketching
 
 
 @dataclass
@@ -23,6 +26,7 @@ class Probe:
     target: Tensor | None = None
     in_sample: bool = False
     projected: bool = True  # write projections, as the recorder would
+    columns: int = 0  # of sketches at every step; 0: none
 
 
 @dataclass
@@ -78,6 +82,7 @@ def write(
     *,
     steps: Sequence[int] | None = None,
     program: bool = True,
+    updates: bool = True,
 ) -> None:
     """Write the states of a run as a trace; `steps` are their optimizer steps."""
     steps = range(len(run.states)) if steps is None else steps
@@ -95,6 +100,7 @@ def write(
         buffer=_flats(buffers, run.states[0]),
         time=0.0,
         attributes={},
+        updates=updates,
     )
     if program:
         root.set_program(
@@ -150,6 +156,14 @@ def _write_probe(root, name, probe, run, steps, program) -> None:
         _, lazy = jvp(program, functional, thetas[0], since, buffers[0], probe.inputs, chunk)
         output = evaluate(program, functional, thetas[row], buffers[row], probe.inputs, chunk)
         writer.append(steps[row], output.numpy(), first_order.numpy(), lazy.numpy())
+    if probe.columns:
+        parameters = table(_entries(run.module.named_parameters(), ()))
+        sketching = Sketching(name, Model(program, parameters, ()), probe.inputs, functional, probe.columns)
+        chosen = {"functional": functional.kind, "index": list(functional.index), "output_shape": list(shape)}
+        root.attributes["probes"][name].update({**chosen, **sketching.attributes})
+        for row, state in enumerate(run.states):
+            found = sketching.take(State(steps[row], _flats(parameters, state), {}))
+            writer.append_sketch(steps[row], found.float().numpy())
 
 
 def _entries(named, all_names):
@@ -158,7 +172,7 @@ def _entries(named, all_names):
     for name, tensor in all_names:
         names.setdefault(id(tensor), []).append(name)
     for name, tensor in named:
-        tied = tuple(other for other in names[id(tensor)] if other != name)
+        tied = tuple(other for other in names.get(id(tensor), ()) if other != name)
         dtype = str(tensor.dtype).removeprefix("torch.")
         yield name, tuple(tensor.shape), dtype, tied, tensor.requires_grad
 

@@ -83,8 +83,8 @@ def analyze(
     form: Annotated[
         str | None,
         typer.Option(
-            metavar="auto|kernel|parameter|probes",
-            help="effective-params: how the smoother is computed; probes estimate.",
+            metavar="auto|FORM",
+            help="effective-params: kernel, parameter or probes (they estimate); kernel: exact or sketch.",
         ),
     ] = None,
     rtol: Annotated[

@@ -36,6 +36,7 @@ _RC: Any = {
 }
 _POINTS = 2000  # a curve finer than the figure's pixels only makes the SVG large
 _WINDOWS = 200
+_SPECTRA = {"eigenvalues_train": "training examples", "eigenvalues_test": "examples of the probe set"}
 _EXAMPLES = 3
 _LAYERS = 8
 
@@ -101,8 +102,9 @@ def _drawings(result: Result, view: View) -> list[Drawing]:
     drawings.extend(partial(_draw_panel, result, view.coordinate, panel) for panel in view.panels)
     if "contribution" in result.arrays and len(result.arrays["contribution"].data) > 1:
         drawings.append(partial(_draw_contributions, result, view.coordinate))
-    if "eigenvalues_train" in result.arrays:
-        drawings.append(partial(_draw_spectrum, result))
+    spectrum = next((name for name in _SPECTRA if name in result.arrays), None)
+    if spectrum is not None:
+        drawings.append(partial(_draw_spectrum, result, spectrum))
     if "kernel" in result.arrays:
         drawings.append(partial(_draw_kernel, result))
     return drawings
@@ -165,11 +167,11 @@ def _draw_contributions(result: Result, coordinate: str, axes: Any) -> None:
     axes.legend(ncols=2)
 
 
-def _draw_spectrum(result: Result, axes: Any) -> None:
+def _draw_spectrum(result: Result, name: str, axes: Any) -> None:
     """Draw the largest eigenvalues (step, eigenvalue) at the first and the last step."""
     steps = result.arrays["step"].data
     for index, row in enumerate(dict.fromkeys((0, len(steps) - 1))):
-        values = np.asarray(result.arrays["eigenvalues_train"].data[row], dtype=np.float64)
+        values = np.asarray(result.arrays[name].data[row], dtype=np.float64)
         axes.plot(
             np.arange(1, values.size + 1),
             np.where(values > 0, values, np.nan),
@@ -180,7 +182,7 @@ def _draw_spectrum(result: Result, axes: Any) -> None:
             linewidth=1.1,
         )
     axes.set_yscale("log")
-    axes.set_xlabel("largest eigenvalues, training examples")
+    axes.set_xlabel(f"largest eigenvalues, {_SPECTRA[name]}")
     axes.set_title("spectrum")
     axes.legend()
 
@@ -189,7 +191,7 @@ def _draw_kernel(result: Result, axes: Any) -> None:
     """Draw the last matrix (point, output, point, output), averaged over outputs, ordered by label."""
     matrix = np.asarray(result.arrays["kernel"].data[-1], dtype=np.float64)
     pairs = np.einsum("icjc->ij", matrix) / matrix.shape[1]
-    count = len(result.arrays["train"].data)
+    count = len(result.arrays["train"].data) if "train" in result.arrays else 0
     order = np.arange(len(pairs))
     for part, name in ((slice(0, count), "train"), (slice(count, None), "test")):
         if f"label_{name}" in result.arrays:
@@ -197,11 +199,11 @@ def _draw_kernel(result: Result, axes: Any) -> None:
             key = labels[:, 0] if labels.shape[1] == 1 else labels.argmax(1)
             order[part] = order[part][np.argsort(key, kind="stable")]
     axes.imshow(pairs[order][:, order], cmap="viridis", interpolation="nearest")
-    for border in () if count == len(pairs) else (count - 0.5,):
+    for border in () if count in (0, len(pairs)) else (count - 0.5,):
         axes.axhline(border, color="#FFFFFF", linewidth=0.8)
         axes.axvline(border, color="#FFFFFF", linewidth=0.8)
     axes.grid(visible=False)
-    axes.set_xlabel("examples by label: training, then held-out")
+    axes.set_xlabel("examples by label: training, then held-out" if count else "examples by label")
     axes.set_title(f"K at step {int(result.arrays['matrix_step'].data[-1])}, mean over outputs")
 
 

@@ -56,7 +56,7 @@ def record(
         int | None,
         typer.Option(
             metavar="K",
-            help="Sketch the probe set's tangent kernel in K columns as the run goes on; errs by 1/√K.",
+            help="Sketch the probe set's tangent kernel in K columns while the run goes on.",
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="A name for the run.")] = None,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tscope_format import Result
 
-from tscope_cli import averaging, gradients
+from tscope_cli import averaging, gradients, sketched
 from tscope_cli.layered import entries, read_layers
 from tscope_cli.readings import (
     TERMS,
@@ -31,8 +31,8 @@ _ENTRIES = 6  # of an array with a second dimension, in one pair of axes
 
 def view_of(result: Result) -> View:
     """Return the view of a result's metric, without the arrays that this result does not have."""
-    view = _FORMS[result.metric](result) if result.metric in _FORMS else _VIEWS.get(result.metric)
-    view = view or generic(result)
+    form = _FORMS[result.metric](result) if result.metric in _FORMS else None
+    view = form or _VIEWS.get(result.metric) or generic(result)
     panels = (
         Panel(p.title, (*_present(result, p.curves), *_entries(result, p.each)), p.log) for p in view.panels
     )
@@ -46,7 +46,10 @@ def view_of(result: Result) -> View:
 def needed(metric: str) -> tuple[str, ...] | None:
     """Return the arrays that the table of a metric's results needs; None, all of them, without a view."""
     view = _VIEWS.get(metric)
-    return None if view is None else (view.coordinate, *(curve.array for curve in view.columns))
+    if view is None:
+        return None
+    other = sketched.VIEW.columns if metric == "kernel" else ()
+    return (view.coordinate, *dict.fromkeys(curve.array for curve in (*view.columns, *other)))
 
 
 def generic(result: Result) -> View:
@@ -270,4 +273,7 @@ _VIEWS = {
 }
 
 # Metrics whose results come in several forms choose among views.
-_FORMS: dict[str, Callable[[Result], View]] = {"weight-averaging": averaging.view}
+_FORMS: dict[str, Callable[[Result], View | None]] = {
+    "kernel": sketched.view,
+    "weight-averaging": averaging.view,
+}

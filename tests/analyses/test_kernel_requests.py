@@ -81,8 +81,8 @@ def test_rows_by_every_and_at(run):
         ({"seed": -1}, "seed must lie between 0 and 2**63 - 1, got -1"),
         (
             {"top": 3},
-            "kernel has no option top; it has at, dtype, eigenvalues, every, labels, layers, loss, matrix, "
-            "max_memory_mb, preconditioned, probe, probe_output, seed, test, train",
+            "kernel has no option top; it has at, dtype, eigenvalues, every, form, labels, layers, loss, "
+            "matrix, max_memory_mb, preconditioned, probe, probe_output, seed, test, train",
         ),
     ],
 )
@@ -121,16 +121,32 @@ def test_a_trace_without_what_a_kernel_needs(tmp_path):
     assert message.endswith("Record with `tscope record --max-examples N`")
 
 
-def test_a_trace_without_parameters_is_refused(run, monkeypatch):
-    reader = type(run.trace.reader)
-    present = reader.arrays
+def test_a_trace_without_updates_has_exact_kernels_at_the_rows_that_it_keeps(tmp_path):
+    found = []
+    for updates in (True, False):
+        module, (x, y) = mlp(1), data(1)
+        optimizer = optim.SGD(module.parameters(), lr=0.1)
+        path = tmp_path / f"{updates}.zarr"
+        batches = [(x, y)] * 6
+        trace = train(path, module, optimizer, batches, nn.functional.mse_loss, updates=updates)
+        found.append(analysed(trace, at="2,4,last"))
+    for name, array in found[0].arrays.items():
+        np.testing.assert_array_equal(found[1].arrays[name].data, array.data)
+    assert found[1].arrays["step"].data.tolist() == [0, 2, 4, 6]
+    for options in ({}, {"at": "3"}, {"form": "exact"}, {"at": "2", "preconditioned": True}):
+        message = refused(trace, MissingDataError, **options)
+        assert message.endswith(
+            "lacks what kernel needs: the parameters at every row (theta). The run was recorded with "
+            "`--updates none`: record it without, or with `--sketch K` for estimates, or take steps that it "
+            "keeps (0, powers of two and the last: `--at 0,last`)"
+        )
 
-    def without(self):
-        return {name: info for name, info in present(self).items() if not name.startswith("theta")}
 
-    monkeypatch.setattr(reader, "arrays", without)
-    message = refused(run.trace, MissingDataError)
-    assert "lacks what kernel needs: the parameters at every row (theta)" in message
+def test_sketches_that_were_not_recorded_are_refused(run):
+    message = refused(run.trace, MissingDataError, form="sketch")
+    assert message.endswith(
+        "lacks what kernel needs: sketches of a probe set. Record with `tscope record --sketch K`"
+    )
 
 
 def test_training_examples_of_different_shapes(run, monkeypatch):

@@ -42,6 +42,7 @@ class Recorder:
     example: Tensor
     attributes: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    updates: bool = True
 
     def __post_init__(self) -> None:
         self.entries = table(
@@ -87,6 +88,7 @@ class Recorder:
                 "output_path": "",
                 **self.attributes,
             },
+            updates=self.updates,
         )
         self.root.set_program(json.dumps(graph).encode(), {n: v.numpy() for n, v in constants.items()})
 
@@ -196,11 +198,12 @@ def train(
     clip: float | None = None,
     scheduler: Any = None,
     micro: int = 1,
+    updates: bool = True,
 ) -> Trace:
     """Train on the batches, each in `micro` parts, and return the trace."""
     recorder = None
     for x, y in batches:
-        recorder = recorder or Recorder(path, module, optimizer, x)
+        recorder = recorder or Recorder(path, module, optimizer, x, updates=updates)
         optimizer.zero_grad()
         total = 0.0
         for part_x, part_y in zip(x.chunk(micro), y.chunk(micro), strict=True):

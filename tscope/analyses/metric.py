@@ -53,6 +53,15 @@ class Need:
     met: Callable[[Trace, Any], bool]
 
 
+def _keeps_updates(trace: Trace, options: Any) -> bool:
+    return trace.reader.attributes.get("updates") != "none"
+
+
+EVERY_ROW = Need(
+    "the parameters at every row",
+    "The run was recorded with `--updates none`: record it without",
+    _keeps_updates,
+)
 _NETWORK = Need(
     "a network",
     "The trace holds an ensemble of trees: `tscope info` lists what can be computed of it",

@@ -17,7 +17,7 @@ from tscope_format.errors import MissingDataError, UsageError, clean
 from tscope_format.results import Array, Result
 
 from tscope.analyses.decision import Decision, decision
-from tscope.analyses.metric import Metric, Need, Watch
+from tscope.analyses.metric import EVERY_ROW, Metric, Need, Watch
 from tscope.analyses.predictions import Changes, Predictions, is_recorded, recorded
 from tscope.analyses.rules import RULES
 from tscope.analyses.telescoping_notes import failure, grain, limits
@@ -301,6 +301,7 @@ METRIC = Metric(
                 "Give the model's code with `--model module:factory`",
                 _has_program,
             ),
+            EVERY_ROW,
             PROBE,
         ),
     ),

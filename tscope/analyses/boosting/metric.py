@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tscope.analyses import kernel
 from tscope.analyses.boosting.options import Options
-from tscope.analyses.metric import Metric, Need, Watch
+from tscope.analyses.effective.metric import PROGRAM
+from tscope.analyses.kernel.metric import EXAMPLES
+from tscope.analyses.metric import EVERY_ROW, Metric, Need, Watch
 
 if TYPE_CHECKING:
     from tscope_format.results import Result
@@ -33,7 +34,7 @@ _TREES = Need(
 METRIC = Metric(
     name="boosting",
     summary="A network against trees (--against): kernel weights and errors on irregular test examples.",
-    requires=tuple((*group, _TREES) for group in kernel.METRIC.requires),
+    requires=((PROGRAM, EVERY_ROW, EXAMPLES, _TREES),),
     options=Options,
     run=run,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tscope.analyses.effective.options import Options
-from tscope.analyses.metric import Metric, Need, Watch
+from tscope.analyses.metric import EVERY_ROW, Metric, Need, Watch
 
 if TYPE_CHECKING:
     from tscope_format.results import Result
@@ -66,7 +66,7 @@ GRADIENTS = Need(
 METRIC = Metric(
     name="effective-params",
     summary="How strongly predictions depend on the training labels: the smoother's effective parameters.",
-    requires=((PROGRAM, BATCHES, GRADIENTS),),
+    requires=((PROGRAM, EVERY_ROW, BATCHES, GRADIENTS),),
     options=Options,
     run=run,
     plan=plan,

@@ -12,12 +12,17 @@ def memory(setup: Setup) -> float:
     """Return the bytes of all matrices that are held at once."""
     n, m = setup.sizes
     each = torch.empty(0, dtype=setup.dtype).element_size()
-    parts = len(setup.layers) * each
+    return of_matrices(n, m, len(setup.layers), each) + 2 * len(setup.kept) * each * (n + m) ** 2
+
+
+def of_matrices(n: int, m: int, layers: int, each: int) -> float:
+    """Return the bytes of kernels of n and of m rows, by layers, of elements of `each` bytes."""
+    parts = layers * each
     symmetric = n * n + m * m
     held = (parts + 2 * 8) * symmetric  # K_0 by layers, the sum of it and of the row before
     # Two blocks by layers; the sum of one, centred, its eigenvectors, and what their solver needs.
     working = (2 * parts + 8 * 8) * max(n * n, m * m)
-    return held + working + 2 * len(setup.kept) * each * (n + m) ** 2
+    return held + working
 
 
 def megabytes(amount: float) -> str:

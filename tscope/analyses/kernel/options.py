@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tscope_format.errors import UsageError, clean
 
+FORMS = ("auto", "exact", "sketch")
 _LOSSES = ("auto", "mse", "cross_entropy", "bce")
 _STEPS = re.compile(r"(\d+|last)(,(\d+|last))*")
 
@@ -19,6 +20,8 @@ class Options:
         at: Optimizer steps, comma-separated, `last` among them. Step 0 is always taken: kernels are compared
             with it. Default: some 25 rows, evenly spaced on a logarithmic scale.
         every: Every so many rows instead.
+        form: exact, from the parameters; sketch, an estimate from what `record --sketch` kept of a probe set;
+            auto: exact where the parameters are known at the rows asked for.
         preconditioned: Take K^D = J D Jᵀ with the preconditioner D that the optimizer's next step used.
         train: Use so many training examples, drawn with `seed`. Default: 256, fewer with many outputs.
         test: Use so many held-out examples; likewise.
@@ -38,6 +41,7 @@ class Options:
 
     at: str | None = None
     every: int | None = None
+    form: str = "auto"
     preconditioned: bool = False
     train: int | None = None
     test: int | None = None
@@ -59,6 +63,10 @@ class Options:
                 raise UsageError(f"{name} must be steps separated by commas, or `last`; got {clean(value)!r}")
         if self.at is not None and self.every is not None:
             raise UsageError("at and every both choose the rows; leave out one of the two")
+        if self.form not in FORMS:
+            raise UsageError(f"unknown form {clean(self.form)!r} of kernel; there is {', '.join(FORMS)}")
+        if self.form == "sketch" and self.preconditioned:
+            raise UsageError("preconditioned kernels are exact ones: sketches know nothing of D")
         for name in ("every", "train", "test", "eigenvalues"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tscope.analyses.effective.metric import BATCHES, GRADIENTS, PROGRAM
-from tscope.analyses.metric import Metric, Watch
+from tscope.analyses.metric import EVERY_ROW, Metric, Watch
 from tscope.analyses.telescoping import PROBE
 from tscope.analyses.updates.options import Options
 
@@ -25,7 +25,7 @@ def run(trace: Trace, options: Options, watch: Watch) -> Result:
 METRIC = Metric(
     name="updates",
     summary="What each part of the optimizer's steps, each layer and training example did to predictions.",
-    requires=((PROGRAM, BATCHES, GRADIENTS, PROBE),),
+    requires=((PROGRAM, EVERY_ROW, BATCHES, GRADIENTS, PROBE),),
     options=Options,
     run=run,
 )
