@@ -31,6 +31,9 @@ class Probe:
         functional: Which function of the output is projected.
         rows: Rows at which it was projected.
         missing: Rows of the run at which it was not.
+        replayable: Whether replay can fill them.
+        sketched: Rows at which its tangent kernel was sketched.
+        columns: Of the sketches.
     """
 
     name: str
@@ -42,6 +45,9 @@ class Probe:
     functional: str
     rows: int
     missing: int
+    replayable: bool = True
+    sketched: int = 0
+    columns: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,8 +96,14 @@ def _reason(value: object) -> str | None:
 
 def _arrays(root: RootReader, arrays: Mapping[str, ArrayInfo]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     dtypes = dict.fromkeys(tensor.dtype for tensor in root.parameters)
-    recorded = [f"parameters at every row, bit for bit ({', '.join(map(clean, dtypes))})"]
-    lacks = []
+    kept = ", ".join(map(clean, dtypes))
+    if root.attributes.get("updates") == "none":
+        rows = plural(arrays[_states(arrays)].shape[0], "row")
+        recorded = [f"parameters at {rows}: 0, powers of two, the last; bit for bit ({kept})"]
+        lacks = ["parameters at every row (record without --updates none)"]
+    else:
+        recorded = [f"parameters at every row, bit for bit ({kept})"]
+        lacks = []
     if root.buffers:
         recorded.append(plural(len(root.buffers), "buffer"))
     if "examples/hash" in arrays:
@@ -108,6 +120,11 @@ def _arrays(root: RootReader, arrays: Mapping[str, ArrayInfo]) -> tuple[tuple[st
     if not root.probes:
         lacks.append("a probe set (record --probe FILE.npz, or analyze --probe FILE.npz)")
     return tuple(recorded), tuple(lacks)
+
+
+def _states(arrays: Mapping[str, ArrayInfo]) -> str:
+    """Return the name of an array of states; a trace without updates has one for each dtype."""
+    return next(name for name in arrays if name.startswith("theta") and name.endswith("/state"))
 
 
 def _trees(root: RootReader, arrays: Mapping[str, ArrayInfo]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -135,6 +152,7 @@ def _probe(root: RootReader, name: str, arrays: Mapping[str, ArrayInfo]) -> Prob
     later = (root.attributes.get("probes") or {}).get(name) or {}
     known: Mapping[str, Any] = {**root.group_attributes(f"probe/{name}"), **later}
     output, inputs = arrays.get(f"probe/{name}/output"), arrays.get(f"probe/{name}/input/0")
+    sketch = arrays.get(f"probe/{name}/sketch")
     rows = output.shape[0] if output is not None else 0
     kind = str(known.get("kind") or "")
     return Probe(
@@ -147,6 +165,9 @@ def _probe(root: RootReader, name: str, arrays: Mapping[str, ArrayInfo]) -> Prob
         functional=clean(known.get("functional") or "full"),
         rows=rows,
         missing=max(0, root.rows - rows),
+        replayable=root.attributes.get("updates") != "none",
+        sketched=0 if sketch is None else sketch.shape[0],
+        columns=0 if sketch is None else sketch.shape[3],
     )
 
 
@@ -163,5 +184,7 @@ def probe_line(probe: Probe) -> str:
     parts.append(f"from {probe.source}")
     parts.append(f"projected at {plural(probe.rows, 'row')}" if probe.rows else "not projected")
     if probe.rows and probe.missing:
-        parts.append(f"{probe.missing:,} not (analyze --replay fills them)")
+        parts.append(f"{probe.missing:,} not" + (" (analyze --replay fills them)" * probe.replayable))
+    if probe.sketched:
+        parts.append(f"sketched at {plural(probe.sketched, 'row')} in {probe.columns:,} columns")
     return f"{probe.name}: {', '.join(parts)}"

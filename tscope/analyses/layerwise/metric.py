@@ -26,7 +26,7 @@ def _has_parameters(trace: Trace, options: Options) -> bool:
 
 PARAMETERS = Need(
     "the parameters at every row (theta)",
-    "Record with `tscope record`, which keeps them",
+    "The run was recorded with `--updates none`: record it without",
     _has_parameters,
 )
 
