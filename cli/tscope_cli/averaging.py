@@ -40,8 +40,8 @@ def read_between(result: Result) -> tuple[str, ...]:
     if not math.isnan(explained):
         term = _number(result, "identity_error_test", "identity_error_train")
         lines.append(
-            f"The models' own curvature terms predict average − ensemble to {percent(explained)} of its "
-            f"square, in equal parts; the identity that they all add up to holds to {significant(term, 2)}."
+            f"Curvature at the fork, to second order, predicts {percent(explained)} of average − ensemble "
+            f"(of its square, in equal parts); with all orders the identity holds to {significant(term, 2)}."
         )
     held = next((name for name in _SETS if f"layer_rise_{name}" in result.arrays), None)
     if held is not None:
@@ -114,8 +114,8 @@ def _between(result: Result) -> View:
                     f"outputs on {title} examples, root mean square",
                     (
                         Curve(f"difference_{name}", "average − ensemble"),
-                        Curve(f"predicted_{name}", "predicted by curvature"),
-                        Curve(f"curvature_members_{name}", "curvature of the models"),
+                        Curve(f"predicted_{name}", "second order"),
+                        Curve(f"curvature_members_{name}", "curvature terms of the models"),
                     ),
                 )
                 for name, title in _SETS.items()

@@ -95,7 +95,13 @@ def test_the_curvature_terms_are_what_explicit_jacobians_leave(runs, found):
         for k, alpha in enumerate(found.arrays["alpha"].data):
             average = mean_state(states, (alpha, 1 - alpha))
             own, members = term(average), alpha * c[0] + (1 - alpha) * c[1]
-            predicted = -alpha * (1 - alpha) * (c[0] + c[1])
+            d = {key: states[0][key] - states[1][key] for key in origin}
+            ends = [{key: value + sign * d[key] for key, value in origin.items()} for sign in (1, -1)]
+            bend = (runs.outputs(ends[0], name) + runs.outputs(ends[1], name)) / 2 - f0
+            predicted = {
+                "explained": -alpha * (1 - alpha) * bend,
+                "explained_alone": -alpha * (1 - alpha) * (c[0] + c[1]),
+            }
             apart = runs.outputs(average, name) - (alpha * f[0] + (1 - alpha) * f[1])
             torch.testing.assert_close(apart, own - members, rtol=0, atol=1e-12)
             for series, value in (("average", own), ("members", members)):
@@ -104,12 +110,12 @@ def test_the_curvature_terms_are_what_explicit_jacobians_leave(runs, found):
                     found.arrays[f"curvature_{series}_{name}"].data[k], rms, rtol=1e-10, atol=1e-13
                 )
             size = float(apart.square().sum())
-            explained = found.arrays[f"explained_{name}"].data[k]
             if alpha in (0, 1):
-                assert np.isnan(explained)
+                assert np.isnan(found.arrays[f"explained_{name}"].data[k])
                 continue
-            expected = 1 - float((apart - predicted).square().sum()) / size
-            np.testing.assert_allclose(explained, expected, rtol=1e-9)
+            for series, value in predicted.items():
+                expected = 1 - float((apart - value).square().sum()) / size
+                np.testing.assert_allclose(found.arrays[f"{series}_{name}"].data[k], expected, rtol=1e-9)
             parts = [found.arrays[f"share_{kind}_{name}"].data[k] for kind in ("average", "members")]
             np.testing.assert_allclose(parts[1], -float((members * apart).sum()) / size, rtol=1e-9)
             assert sum(parts) == pytest.approx(1, abs=1e-9)

@@ -12,7 +12,7 @@ from torch import nn
 from tests.reference import jacobians
 from tests.traces import Run, write
 from tscope import open as open_trace
-from tscope.averaging import State, highest, last_common_step, linearised, mixed
+from tscope.averaging import State, bend, highest, last_common_step, linearised, mixed
 from tscope.program import OutputFunctional, Program, export, jvp
 
 
@@ -95,11 +95,13 @@ def test_curvature_terms_are_what_explicit_jacobians_leave(bent):
         State({n: v + size * torch.randn_like(v) for n, v in origin.theta.items()}, {}) for size in (0.3, 0.5)
     ]
     outputs = [program(member.theta, {}, (x,)) for member in members]
+    plus, minus = bend(origin, members[1], members[0])
     found = linearised(
         origin,
         members,
         outputs,
         lambda change: jvp(program, OutputFunctional(), origin.theta, change, {}, (x,)),
+        {(1, 0): (program(plus.theta, {}, (x,)), program(minus.theta, {}, (x,)))},
     )
     f = program(origin.theta, {}, (x,))
     terms = []
@@ -117,4 +119,51 @@ def test_curvature_terms_are_what_explicit_jacobians_leave(bent):
     torch.testing.assert_close(apart, curved - found.members(weights), rtol=0, atol=1e-12)
     assert float(apart.abs().max()) > 1e-3
     expected = -0.21 * (terms[0] + terms[1])
-    torch.testing.assert_close(found.predicted(weights), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found.alone(weights), expected, rtol=0, atol=1e-12)
+    d = {name: members[1].theta[name] - members[0].theta[name] for name in origin.theta}
+    ends = [
+        program({name: value + sign * d[name] for name, value in origin.theta.items()}, {}, (x,))
+        for sign in (1, -1)
+    ]
+    bent_by = (ends[0] + ends[1]) / 2 - f
+    torch.testing.assert_close(found.predicted(weights), -0.21 * bent_by, rtol=0, atol=1e-12)
+
+
+class Square(nn.Module):
+    """f(x) = (x·w)² + v·x: quadratic in its parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.v = nn.Parameter(torch.randn(3)), nn.Parameter(torch.randn(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x @ self.w).square() + x @ self.v
+
+
+def test_of_a_quadratic_model_the_second_order_is_all_there_is():
+    torch.manual_seed(1)
+    module, x = Square().double(), torch.randn(4, 3, dtype=torch.float64)
+    program = Program.load(*export(module, (x,), {}, output=None, gradient_path=None))
+
+    def f(state: State) -> torch.Tensor:
+        return program(state.theta, {}, (x,)).reshape(4, 1)
+
+    origin = State({n: v.detach().clone() for n, v in module.named_parameters()}, {})
+    members = [State({n: v + torch.randn_like(v) for n, v in origin.theta.items()}, {}) for _ in range(3)]
+    ends = {}
+    for pair in ((1, 0), (2, 0), (2, 1)):
+        plus, minus = bend(origin, members[pair[0]], members[pair[1]])
+        ends[pair] = f(plus), f(minus)
+    functional = OutputFunctional()
+    found = linearised(
+        origin,
+        members,
+        [f(member) for member in members],
+        lambda change: jvp(program, functional, origin.theta, change, {}, (x,)),
+        ends,
+    )
+    weights = (0.2, 0.3, 0.5)
+    ensemble = sum(w * f(member) for w, member in zip(weights, members, strict=True))
+    apart = f(mixed(members, weights)) - ensemble
+    assert float(apart.abs().max()) > 0.1
+    torch.testing.assert_close(found.predicted(weights), apart, rtol=0, atol=1e-12)

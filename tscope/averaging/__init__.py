@@ -5,7 +5,7 @@ Everything here works on named tensors and a recorded program; what it means is 
 """
 
 from tscope.averaging.combination import combine
-from tscope.averaging.curvature import Curvature, linearised
+from tscope.averaging.curvature import Curvature, bend, linearised
 from tscope.averaging.fork import last_common_step
 from tscope.averaging.interpolation import State, highest, mixed
 from tscope.averaging.matching import Matching, match
@@ -20,6 +20,7 @@ __all__ = [
     "Schedule",
     "State",
     "Units",
+    "bend",
     "checkpoints",
     "combine",
     "ema",

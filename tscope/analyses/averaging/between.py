@@ -140,7 +140,7 @@ def _scalars(blend: Blend, members: Sequence[Member], coordinate: str, arrays: d
         shown = [
             f"{what}_{kind}" for what in ("loss", "accuracy") for kind in ("average", "ensemble", "line")
         ]
-        for key in (f"{part}_{name}" for part in (*shown, "difference", "explained")):
+        for key in (f"{part}_{name}" for part in (*shown, "difference", "explained", "explained_alone")):
             if key in plain:
                 found[key] = plain[key]
         for place, score in enumerate(scores or ()):

@@ -128,7 +128,7 @@ def _explained(
     """Return the curvature terms of one average, and what of average − ensemble they say."""
     whole = average - curvature.linear(weights)
     members = curvature.members(weights)
-    predicted = curvature.predicted(weights)
+    predicted, alone = curvature.predicted(weights), curvature.alone(weights)
     size = float(apart.square().sum())
     # At the models themselves, and of a linear one, the two are one up to rounding: nothing to explain.
     only = max(weights) == 1.0 or rms(apart) <= _ROUNDINGS * rounding * rms(average)
@@ -137,6 +137,7 @@ def _explained(
         f"curvature_members_{name}": rms(members),
         f"predicted_{name}": rms(predicted),
         f"explained_{name}": math.nan if only else 1 - float((apart - predicted).square().sum()) / size,
+        f"explained_alone_{name}": math.nan if only else 1 - float((apart - alone).square().sum()) / size,
         f"share_average_{name}": math.nan if only else float((whole * apart).sum()) / size,
         f"share_members_{name}": math.nan if only else -float((members * apart).sum()) / size,
     }

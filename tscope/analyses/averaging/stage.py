@@ -14,7 +14,7 @@ from tscope_format.errors import AnalysisError, MissingDataError, clean
 from tscope.analyses.averaging.scores import Score, score
 from tscope.analyses.effective.setup import held_out
 from tscope.analyses.kernel.setup import Examples, chosen_labels, drawn, probe_labels, taken
-from tscope.averaging import Curvature, Recalibration, State, linearised
+from tscope.averaging import Curvature, Recalibration, State, bend, linearised
 from tscope.optimizers import infer_loss, read_labels, training_functional
 from tscope.optimizers.batches import ExampleInputs
 from tscope.probes import ProbeSet
@@ -107,13 +107,19 @@ class Stage:
     ) -> _Curvatures:
         """Return the members' curvature terms around `origin`, on each set."""
         found = {}
+        pairs = [(i, j) for i in range(len(members)) for j in range(i)]
+        ends = {}
+        for i, j in pairs:
+            plus, minus = bend(origin, members[i], members[j])
+            ends[i, j] = self.outputs(self.settled(plus)), self.outputs(self.settled(minus))
         for name, examples in self.splits.items():
 
             def push(change: Mapping[str, Tensor], inputs: tuple[Tensor, ...] = examples.inputs) -> _Pair:
                 theta, buffers = origin.theta, origin.buffers
                 return jvp(self.program, self.functional, theta, change, buffers, inputs, self.chunk)
 
-            found[name] = linearised(origin, members, [own[name] for own in outputs], push)
+            mine = {pair: (plus[name], minus[name]) for pair, (plus, minus) in ends.items()}
+            found[name] = linearised(origin, members, [own[name] for own in outputs], push, mine)
         return found
 
 
