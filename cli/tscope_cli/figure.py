@@ -105,6 +105,8 @@ def _drawings(result: Result, view: View) -> list[Drawing]:
     spectrum = next((name for name in _SPECTRA if name in result.arrays), None)
     if spectrum is not None:
         drawings.append(partial(_draw_spectrum, result, spectrum))
+    if any(f"layer_rise_{name}" in result.arrays for name in ("test", "train")):
+        drawings.append(partial(_draw_layer_rises, result))
     if "kernel" in result.arrays:
         drawings.append(partial(_draw_kernel, result))
     return drawings
@@ -184,6 +186,23 @@ def _draw_spectrum(result: Result, name: str, axes: Any) -> None:
     axes.set_yscale("log")
     axes.set_xlabel(f"largest eigenvalues, {_SPECTRA[name]}")
     axes.set_title("spectrum")
+    axes.legend()
+
+
+def _draw_layer_rises(result: Result, axes: Any) -> None:
+    """Draw how the loss rises with one layer averaged half-way (base, layer), in either model."""
+    name = "test" if "layer_rise_test" in result.arrays else "train"
+    values = np.asarray(result.arrays[f"layer_rise_{name}"].data, dtype=np.float64)
+    places = np.arange(values.shape[1])
+    for base, own in enumerate(values):
+        label = f"within the {('first', 'second')[base]} model"
+        axes.barh(places + 0.4 * base - 0.2, own, height=0.38, color=_CYCLE[base], label=label)
+    axes.set_yticks(places, [_plain(layer) for layer in layers(result, places.size)])
+    axes.invert_yaxis()
+    axes.set_xlabel("loss, less that of the model itself")
+    axes.set_title(
+        f"rise of the loss with one layer averaged, {'held-out' if name == 'test' else 'training'} examples"
+    )
     axes.legend()
 
 
