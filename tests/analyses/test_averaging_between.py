@@ -59,18 +59,18 @@ def test_every_average_is_the_module_with_the_averaged_state_dict(runs, found):
 
 
 def test_the_barrier_is_the_highest_excess_along_alpha(runs, found):
-    """Against 801 places: within 1e-3 of α the excess falls by some 1e-6 of its size."""
+    """Against 301 places: half of 1/300 beside its maximum an excess falls by some 1e-5 of it."""
     states = [runs.state(0), runs.state(1)]
     for name in ("train", "test"):
         ends = [runs.value(runs.outputs(state, name), name) for state in states]
         dense = {}
-        for alpha in np.linspace(0, 1, 801):
+        for alpha in np.linspace(0, 1, 301):
             loss = runs.value(runs.outputs(mean_state(states, (alpha, 1 - alpha)), name), name)
             dense[alpha] = loss - (alpha * ends[0] + (1 - alpha) * ends[1])
         top = max(dense, key=dense.__getitem__)
         barrier = found.scalars[f"barrier_loss_{name}"]
-        assert barrier == pytest.approx(dense[top], rel=1e-5, abs=1e-12)
-        assert found.scalars[f"barrier_loss_{name}_alpha"] == pytest.approx(top, abs=2e-3)
+        assert barrier == pytest.approx(dense[top], rel=1e-4, abs=1e-12)
+        assert found.scalars[f"barrier_loss_{name}_alpha"] == pytest.approx(top, abs=4e-3)
         assert barrier == found.arrays[f"loss_excess_{name}"].data.max()
 
 

@@ -11,7 +11,7 @@ from tscope_format.errors import AnalysisError
 
 import tscope
 from tests.analyses.averaging_runs import Runs, make_runs, mean_state
-from tests.models import Conv, Recurrent
+from tests.models import Conv
 from tests.optimizers.recorded import Recorder, mlp
 from tscope.analyses.averaging import between
 from tscope.averaging import Matching, State, find_units
@@ -120,17 +120,6 @@ def test_a_matching_that_changes_a_model_is_refused(normed, tmp_path, monkeypatc
     copy = shuffled_copy(normed, tmp_path / "copy.zarr")
     with pytest.raises(AnalysisError, match="predicts otherwise with its units in another order"):
         tscope.analyze(normed.traces[0], "weight-averaging", against=str(copy.path), match=True, save=False)
-
-
-def test_models_without_free_units_are_refused_by_name(tmp_path):
-    def sequences(count: int):
-        random = torch.Generator().manual_seed(6)
-        x = torch.randn(count, 6, 3, generator=random, dtype=torch.float64)
-        return x, (x.sum((1, 2)) > 0).long()
-
-    runs = make_runs(tmp_path, make=lambda: Recurrent().double(), examples=sequences, count=1)
-    with pytest.raises(AnalysisError, match=r"the node 'lstm' \(aten.lstm.input\)"):
-        runs.analysed(match=True)
 
 
 def test_float32_models_are_averaged_to_float32_accuracy(tmp_path):
