@@ -13,12 +13,12 @@ bias-variance trade-off"; Jeffares, Curth & van der Schaar, "Deep Learning Throu
 (arXiv 2411.00247).
 """
 
-import argparse
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from arguments import parse_study, study_parser
 from figure import TEST, TRAIN, band, grid, save
 from images import NAMES, load_pair
 from numpy.typing import NDArray
@@ -135,31 +135,17 @@ def table(sweeps: list[Sweep]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = study_parser(__doc__, "double_descent", "four widths, one seed, fewer steps")
     parser.add_argument("--data", nargs="+", choices=list(NAMES), default=list(NAMES))
-    parser.add_argument("--quick", action="store_true", help="four widths, one seed, fewer steps")
     parser.add_argument("--widths", nargs="+", type=int, help="hidden units (default: some from 1 to 200)")
     parser.add_argument("--steps", type=int, help=f"optimizer steps (default: {STEPS})")
-    parser.add_argument("--seeds", type=int, help="how many seeds (default: 3)")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/double_descent"), help="folder for traces and results"
-    )
-    parser.add_argument(
-        "--docs", action="store_true", help="renew figure, CSV and table in docs/case_studies"
-    )
-    args = parser.parse_args()
-    if args.docs and args.quick:
-        parser.error("--docs shows the full study: leave out --quick")
-    seeds = args.seeds or (1 if args.quick else 3)
+    args = parse_study(parser)
     steps = args.steps or (QUICK_STEPS if args.quick else STEPS)
 
     sweeps = []
     for data in args.data:
         widths = tuple(args.widths or (QUICK_WIDTHS if args.quick else WIDTHS[data]))
-        runs = [make_run(data, width, seed, steps) for seed in range(seeds) for width in widths]
+        runs = [make_run(data, width, seed, steps) for seed in range(args.seeds) for width in widths]
         sweeps.append(Sweep(data, widths, follow(runs, args.out, args.jobs)))
     places = [args.out, DOCS] if args.docs else [args.out]
     rows = [row for sweep in sweeps for row in sweep.rows()]

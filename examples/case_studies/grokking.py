@@ -16,12 +16,12 @@ Dynamics"; Liu, Michaud & Tegmark, "Omnigrok: Grokking Beyond Algorithmic Data";
 Schaar, "Deep Learning Through A Telescoping Lens" (arXiv 2411.00247).
 """
 
-import argparse
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from arguments import parse_study, study_parser
 from figure import TEST, TRAIN, band, grid, save
 from images import load_pair
 from study import DOCS, Curves, Run, follow, renew_table, write_csv
@@ -195,29 +195,15 @@ def table(curves: list[Curves], variants: list[Variant]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = study_parser(__doc__, "grokking", "one seed, smaller runs")
     parser.add_argument("--study", nargs="+", choices=list(STUDIES), default=list(STUDIES))
-    parser.add_argument("--quick", action="store_true", help="one seed, smaller runs")
     parser.add_argument("--steps", type=int, help="at most so many optimizer steps a run")
-    parser.add_argument("--seeds", type=int, help="how many seeds (default: 3)")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/grokking"), help="folder for traces and results"
-    )
-    parser.add_argument(
-        "--docs", action="store_true", help="renew figures, CSV and tables in docs/case_studies"
-    )
-    args = parser.parse_args()
-    if args.docs and args.quick:
-        parser.error("--docs shows the full study: leave out --quick")
-    seeds = args.seeds or (1 if args.quick else 3)
+    args = parse_study(parser)
 
     places = [args.out, DOCS] if args.docs else [args.out]
     for study in args.study:
         variants = [variant.shortened(args.steps) for variant in STUDIES[study](args.quick)]
-        curves = follow([v.run(seed) for seed in range(seeds) for v in variants], args.out, args.jobs)
+        curves = follow([v.run(seed) for seed in range(args.seeds) for v in variants], args.out, args.jobs)
         rows = csv_rows(curves, variants)
         for place in places:
             write_csv(place / f"grokking_{study}.csv", ("run", "seed", "step", *COLUMNS), rows)

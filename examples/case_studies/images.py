@@ -5,12 +5,11 @@ holds x_train, x_test (uint8, picture × height × width, × channel for CIFAR),
 numbers).
 """
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
+from datafile import data_file
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,23 +29,13 @@ class Pair:
     y_test: Tensor
 
 
-def data_file(name: str) -> Path:
-    folder = os.environ.get("TSCOPE_DATA")
-    if folder is None:
-        raise SystemExit(f"set TSCOPE_DATA to the folder that holds {FILES[name]}")
-    path = Path(folder) / FILES[name]
-    if not path.is_file():
-        raise SystemExit(f"there is no {FILES[name]} in TSCOPE_DATA={folder}")
-    return path
-
-
 def load_pair(name: str, pool: int, train: int, test: int, noise: float, seed: int) -> Pair:
     """A drawn training set, of whose labels a share `noise` is flipped, and the first clean test pictures.
 
     Pictures are averaged over squares of `pool` pixels, centred pixel by pixel, and scaled to unit variance
     over all pixels: a smaller top eigenvalue of the tangent kernel leaves room for larger steps.
     """
-    with np.load(data_file(name)) as data:
+    with np.load(data_file(FILES[name])) as data:
         x, y = _two_classes(data["x_train"], data["y_train"], pool)
         x_test, y_test = _two_classes(data["x_test"], data["y_test"], pool)
     if train > len(x) or test > len(x_test):

@@ -5,11 +5,11 @@ TSCOPE_DATA names; the last two have no header and their label in the last colum
 """
 
 import gzip
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from datafile import data_file
 from numpy.typing import NDArray
 
 FILES = {"houses": "california_housing.csv", "bike": "bike.csv.gz", "elevators": "elevators.csv.gz"}
@@ -31,19 +31,9 @@ class Split:
     y_test: Values
 
 
-def data_file(name: str) -> Path:
-    folder = os.environ.get("TSCOPE_DATA")
-    if folder is None:
-        raise SystemExit(f"set TSCOPE_DATA to the folder that holds {FILES[name]}")
-    path = Path(folder) / FILES[name]
-    if not path.is_file():
-        raise SystemExit(f"there is no {FILES[name]} in TSCOPE_DATA={folder}")
-    return path
-
-
 def read_table(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return all inputs (example, feature) and labels (example,), without rows that have gaps."""
-    path = data_file(name)
+    path = data_file(FILES[name])
     if name == "houses":
         with path.open() as file:
             next(file)

@@ -13,7 +13,6 @@ figures and a CSV table.
 Source: Jeffares, Curth & van der Schaar, "Deep Learning Through A Telescoping Lens" (arXiv 2411.00247).
 """
 
-import argparse
 import csv
 import json
 import os
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arguments import parse_study, study_parser
 from figure import TEST, TRAIN, band, grid, save
 from numpy.typing import NDArray
 from study import DOCS, HERE, code_hash, once, renew_table, tscope, write_csv
@@ -234,28 +234,17 @@ def table(found: Found, tables: Sequence[str]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = study_parser(__doc__, "trees_and_nets", "one seed, small")
     parser.add_argument("--data", nargs="+", choices=list(FILES), default=list(FILES))
-    parser.add_argument("--quick", action="store_true", help="one seed, small")
     parser.add_argument("--train", type=int, help="training examples")
     parser.add_argument("--test", type=int, help="test examples")
-    parser.add_argument("--seeds", type=int, help="how many seeds (default: 3)")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/trees_and_nets"), help="folder for traces and results"
-    )
-    parser.add_argument(
-        "--docs", action="store_true", help="renew figures, CSV and tables in docs/case_studies"
-    )
-    args = parser.parse_args()
-    if args.docs and (args.quick or args.data != list(FILES)):
-        parser.error("--docs shows the full study: leave out --quick and --data")
+    args = parse_study(parser)
+    if args.docs and args.data != list(FILES):
+        parser.error("--docs shows the full study: leave out --data")
     sizes = (args.train or (500 if args.quick else 2000), args.test or (1000 if args.quick else 2000))
     problems = [
         Problem(data, split, seed, *sizes, models(args.quick))
-        for seed in range(args.seeds or (1 if args.quick else 3))
+        for seed in range(args.seeds)
         for data, split in product(args.data, SPLITS)
     ]
     found = follow(problems, args.out, args.jobs)
