@@ -1,12 +1,13 @@
-"""All benchmarks: commands, traces, recording; kernel blocks, curves of effective parameters, their growth.
+"""All benchmarks: commands, traces, recording; kernels, sketches, curves of effective parameters, their growth.
 
 `python -m benchmarks --write` renews docs/benchmarks.md; it takes an hour or more.
 """
 
 from __future__ import annotations
 
-from benchmarks import cli, curves, growth, kernel_series, kernels, overhead, storage
+from benchmarks import cli, curves, growth, kernel_series, kernels, overhead, sketches, storage
 from benchmarks.report import run_all
 
 if __name__ == "__main__":
-    run_all([m.measure for m in (cli, storage, overhead, kernels, kernel_series, curves, growth)], __doc__)
+    modules = (cli, storage, overhead, kernels, kernel_series, sketches, curves, growth)
+    run_all([module.measure for module in modules], __doc__)
