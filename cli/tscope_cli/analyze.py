@@ -50,7 +50,7 @@ def analyze(
         int | None,
         typer.Option(
             metavar="K",
-            help="Telescoping, updates: K steps as one. effective-params, kernel, boosting: every K-th row.",
+            help="Telescoping, updates, layers: K steps as one. All others: every K-th row.",
         ),
     ] = None,
     layers: Annotated[
@@ -93,7 +93,7 @@ def analyze(
     ] = None,
     test: Annotated[
         int | None,
-        typer.Option(metavar="N", help="effective-params, kernel: draw N of the held-out examples."),
+        typer.Option(metavar="N", help="Draw N of the held-out examples."),
     ] = None,
     seed: Annotated[
         int | None,
@@ -103,12 +103,12 @@ def analyze(
         str | None,
         typer.Option(
             metavar="mse|cross_entropy|bce",
-            help="effective-params, kernel: the training loss, if not inferred.",
+            help="The training loss, where a metric needs it and cannot infer it.",
         ),
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(metavar="FILE.npz", help="effective-params, kernel: training examples x and labels y."),
+        typer.Option(metavar="FILE.npz", help="Training examples x and labels y, if not inferred."),
     ] = None,
     decay: Annotated[
         str | None,
@@ -128,7 +128,7 @@ def analyze(
         str | None,
         typer.Option(
             metavar="STEP,STEP,…",
-            help="kernel: take it at these steps; `last` is one too. weight-averaging: the models' steps.",
+            help="kernel, gradients, neural-collapse: the rows; `last` too. weight-averaging: the models.",
         ),
     ] = None,
     preconditioned: Annotated[
@@ -136,7 +136,8 @@ def analyze(
         typer.Option("--preconditioned", help="kernel, boosting: with the optimizer's preconditioner."),
     ] = False,
     train: Annotated[
-        int | None, typer.Option(metavar="N", help="kernel, boosting: draw N of the training examples.")
+        int | None,
+        typer.Option(metavar="N", help="Draw N of the training examples, but of effective-params."),
     ] = None,
     eigenvalues: Annotated[
         int | None, typer.Option(metavar="K", help="kernel: keep the K largest. [default: 10]")

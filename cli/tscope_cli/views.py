@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tscope_format import Result
 
-from tscope_cli import averaging, gradients, sketched
+from tscope_cli import averaging, collapse, gradients, sketched
 from tscope_cli.layered import entries, read_layers
 from tscope_cli.readings import (
     TERMS,
@@ -102,6 +102,7 @@ def _both(name: str, title: str = "") -> tuple[Curve, ...]:
 
 _VIEWS = {
     "gradients": gradients.VIEW,
+    "neural-collapse": collapse.VIEW,
     "layers": View(
         coordinate="step",
         columns=(

@@ -11,7 +11,17 @@ from tscope_format.errors import TscopeError, UsageError, clean
 from tscope_format.results import save_result
 
 import tscope
-from tscope.analyses import averaging, boosting, effective, gradients, kernel, layerwise, telescoping, updates
+from tscope.analyses import (
+    averaging,
+    boosting,
+    collapse,
+    effective,
+    gradients,
+    kernel,
+    layerwise,
+    telescoping,
+    updates,
+)
 from tscope.analyses.metric import Metric, Progress, Watch
 from tscope.trace import Trace
 from tscope.trace import open as open_trace
@@ -29,6 +39,7 @@ _METRICS = {
         boosting.METRIC,
         layerwise.METRIC,
         gradients.METRIC,
+        collapse.METRIC,
         averaging.METRIC,
     )
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tscope.analyses.layerwise.options import Options
-from tscope.analyses.metric import Metric, Need, Watch
+from tscope.analyses.metric import EVERY_ROW, Metric, Watch
 
 if TYPE_CHECKING:
     from tscope_format.results import Result
@@ -20,20 +20,10 @@ def run(trace: Trace, options: Options, watch: Watch) -> Result:
     return analyse(trace, options, watch)
 
 
-def _has_parameters(trace: Trace, options: Options) -> bool:
-    return any(name.startswith("theta") and name.endswith("/update") for name in trace.reader.arrays())
-
-
-PARAMETERS = Need(
-    "the parameters at every row (theta)",
-    "The run was recorded with `--updates none`: record it without",
-    _has_parameters,
-)
-
 METRIC = Metric(
     name="layers",
     summary="What each layer did: norms, ranks, movement, its part in predictions and loss, balancedness.",
-    requires=((PARAMETERS,),),
+    requires=((EVERY_ROW,),),
     options=Options,
     run=run,
 )
