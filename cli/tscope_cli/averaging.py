@@ -74,6 +74,7 @@ def read_along(result: Result) -> tuple[str, ...]:
 def _between(result: Result) -> View:
     """Return the view of averages between models, along α or by their number."""
     two = "alpha" in result.arrays
+    shown = "test" if "loss_average_test" in result.arrays else "train"
     return View(
         coordinate="alpha" if two else "models",
         columns=(
@@ -81,11 +82,11 @@ def _between(result: Result) -> View:
             Curve("loss_ensemble_train", "ensemble"),
             Curve("loss_average_test", "held-out avg"),
             Curve("loss_ensemble_test", "ensemble"),
-            Curve("loss_line_test", "line"),
-            Curve("accuracy_average_test", "acc. avg", share=True),
-            Curve("accuracy_ensemble_test", "acc. ens.", share=True),
-            Curve("difference_test", "avg − ens."),
-            Curve("explained_test", "explained", share=True),
+            Curve(f"loss_line_{shown}", "line"),
+            Curve(f"accuracy_average_{shown}", "acc. avg", share=True),
+            Curve(f"accuracy_ensemble_{shown}", "acc. ens.", share=True),
+            Curve(f"difference_{shown}", "avg − ens."),
+            Curve(f"explained_{shown}", "explained", share=True),
         ),
         panels=(
             *(

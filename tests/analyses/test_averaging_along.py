@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+import tscope
 from tests.analyses.averaging_runs import Runs, make_runs
+from tests.optimizers.recorded import mlp, train
 from tscope.averaging import Schedule
 
 OPTIONS = {"starts": "0.5,0.8", "decays": "0.5,0.9", "counts": "2,3", "every": 3, "seed": 4}
@@ -128,3 +130,20 @@ def test_memory_changes_nothing(runs, found):
     small = runs.analysed(against=(), **OPTIONS, max_memory_mb=0.001)
     for name, array in found.arrays.items():
         np.testing.assert_allclose(small.arrays[name].data, array.data, rtol=1e-12)
+
+
+def test_a_run_without_epochs_has_checkpoints_anyway(tmp_path):
+    """Three steps over fresh examples: 12 examples in batches of 4 would be one epoch of three rows."""
+    module = mlp(3)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    batches = []
+    for seed in range(3):
+        random = torch.Generator().manual_seed(seed)
+        x = torch.randn(4, 4, generator=random, dtype=torch.float64)
+        batches.append((x, x[:, :3].argmax(1)))
+    trace = train(tmp_path / "run.zarr", module, optimizer, batches, torch.nn.functional.cross_entropy)
+    found = tscope.analyze(trace, "weight-averaging", save=False)
+    assert found.scalars["checkpoint_rows"] == 1
+    assert any(
+        note.startswith("the run did not come to every training example twice") for note in found.notes
+    )

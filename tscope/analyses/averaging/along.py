@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Places = NDArray[np.int64]
 
 _ROWS = 16  # of the curves
-_CHECKPOINTS = 20  # in a run that is shorter than two epochs
+_CHECKPOINTS = 20  # in a run without epochs
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ _VALUES = {"tail": "from_step", "swa": "from_step", "ema": "decay", "lawa": "cou
 
 
 def _every(trace: Trace, options: Options) -> tuple[int, list[str]]:
-    """Return how many rows checkpoints are apart: an epoch, as far as the run has two."""
+    """Return how many rows checkpoints are apart: an epoch, as far as the run has two of them."""
     last = trace.rows - 1
     if options.every is not None:
         return min(options.every, last), []
@@ -120,7 +120,10 @@ def _every(trace: Trace, options: Options) -> tuple[int, list[str]]:
             if 2 * rows <= last:
                 return rows, []
     rows = max(1, last // _CHECKPOINTS)
-    return rows, [f"the run is shorter than two epochs: checkpoints are {rows} rows apart (`--every K`)"]
+    return rows, [
+        "the run did not come to every training example twice, so it has no epochs: checkpoints are "
+        f"{rows} rows apart (`--every K`)"
+    ]
 
 
 def _halves(stage: Stage, options: Options, notes: list[str]) -> _Halves:
