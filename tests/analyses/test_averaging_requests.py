@@ -229,3 +229,23 @@ def test_held_out_examples_may_be_those_of_the_other_run(runs, tmp_path):
     assert (
         "the probe set held of with.zarr holds other examples; those of also.zarr are measured" in both.notes
     )
+
+
+class Waves(nn.Module):
+    """A model of complex parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn = nn.Parameter(torch.randn(4, 3, dtype=torch.complex128))
+
+    def forward(self, x):
+        return (x.to(torch.complex128) @ self.turn).real
+
+
+def test_complex_parameters_are_refused(tmp_path):
+    module, (x, y) = Waves(), data(3)
+    optimizer = optim.SGD(module.parameters(), lr=0.1)
+    trace = train(tmp_path / "waves.zarr", module, optimizer, [(x, y)] * 2, nn.functional.mse_loss)
+    assert refused(AnalysisError, trace, at="0,last") == (
+        "1 parameters are complex, such as turn: only real ones are averaged"
+    )

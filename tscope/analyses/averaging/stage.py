@@ -132,10 +132,16 @@ def prepare(trace: Trace, options: Options, others: Sequence[Trace] = ()) -> Sta
 
     Raises:
         UsageError: The options do not fit the trace.
-        AnalysisError: The loss cannot be told, or the training examples cannot be evaluated together.
+        AnalysisError: The loss cannot be told, the training examples cannot be evaluated together, or
+            parameters are complex.
         MissingDataError: There are no training examples, or no labels.
     """
     dtype = replay_dtype(trace, options.dtype)
+    unreal = [entry.name for entry in trace.parameters if entry.dtype.startswith("complex")]
+    if unreal:
+        raise AnalysisError(
+            f"{len(unreal)} parameters are complex, such as {clean(unreal[0])}: only real ones are averaged"
+        )
     program = trace.program().to(dtype)
     functional = training_functional(trace, program)
     inputs = ExampleInputs(trace)
