@@ -1,4 +1,4 @@
-"""All benchmarks: commands, traces, recording; kernels, sketches, curves of effective parameters, their growth.
+"""All benchmarks: commands, traces, recording; kernels, sketches, effective parameters, their growth.
 
 `python -m benchmarks --write` renews docs/benchmarks.md; it takes an hour or more.
 """

@@ -33,8 +33,8 @@ TEXT = f"""
 CPU seconds of one thread for {PROBES} examples, float32: the exact kernel of them by layers, and a sketch of
 {", ".join(map(str, COLUMNS))} columns; medians of {ROUNDS}, in turns. *Error*: ‖K̂ − K‖/‖K‖ of that sketch.
 *A row*: bytes of a sketch, uncompressed. Recording: the training loop as a multiple of the bare one, with
-`--updates none` alone and with `--sketch {RECORDED}` too, in turns; and the rows that were sketched of those on
-the logarithmic scale, since the process that sketches gives way to training.
+`--updates none` alone and with `--sketch {RECORDED}` too, in turns; and the rows that were sketched: fewer
+than the logarithmic scale has, where the process that sketches gave way to training.
 """
 
 
