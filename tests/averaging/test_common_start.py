@@ -16,7 +16,7 @@ from tscope.averaging import State, bend, highest, last_common_step, linearised,
 from tscope.program import OutputFunctional, Program, export, jvp
 
 
-def written(path, module: nn.Module, values: list[float], steps: list[int] | None = None):
+def written(path, module: nn.Module, values: list[float], steps: list[int] | None = None, updates=True):
     """A run whose weights are all of one value at each row."""
     run = Run(path, copy.deepcopy(module))
     for value in values:
@@ -24,7 +24,7 @@ def written(path, module: nn.Module, values: list[float], steps: list[int] | Non
             for parameter in run.module.parameters():
                 parameter.fill_(value)
         run.remember()
-    write(run, (torch.zeros(2, 2),), {}, steps=steps, program=False)
+    write(run, (torch.zeros(2, 2),), {}, steps=steps, program=False, updates=updates)
     return open_trace(path)
 
 
@@ -45,6 +45,15 @@ def test_only_steps_that_all_recorded_are_compared(tmp_path):
     a = written(tmp_path / "a.zarr", module, [1, 2, 3, 4, 5])
     sparse = written(tmp_path / "s.zarr", module, [1, 3, 8], steps=[0, 2, 4])
     assert last_common_step([a, sparse], 4) == 2
+
+
+def test_of_a_run_without_updates_the_kept_states_are_compared(tmp_path):
+    """Powers of two: step 3 is not among them."""
+    module = nn.Linear(2, 1)
+    a = written(tmp_path / "a.zarr", module, [1, 2, 3, 4, 5, 6])
+    b = written(tmp_path / "b.zarr", module, [1, 2, 3, 4, 7, 8], updates=False)
+    assert b.reader.theta_rows == (0, 1, 2, 4, 5)
+    assert last_common_step([a, b], 5) == 2
 
 
 def test_bits_are_compared_not_values(tmp_path):

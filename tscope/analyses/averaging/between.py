@@ -192,6 +192,10 @@ def _fork(blend: Blend, members: Sequence[Member], options: Options, notes: list
         )
         return None
     trace = members[0].trace
+    if any(member.trace.reader.theta_rows is not None for member in members):
+        notes.append(
+            f"a run was recorded with `--updates none`: step {fork} is the last in common of those it kept"
+        )
     origin = Member(trace, trace.row(fork)).state(blend.stage.dtype)
     blend.linearise(origin)
     buffers = [state.buffers for state in blend.states]
