@@ -251,6 +251,17 @@ def test_a_run_that_diverges_ends_before(tmp_path):
     assert "the run or its features are not finite at step 3; figures end before" in found.notes
 
 
+def test_a_trace_without_updates_is_measured_at_the_rows_that_it_keeps(tmp_path):
+    module, batch = net().double(), data(12, seed=1)
+    optimizer = optim.SGD(module.parameters(), lr=0.1)
+    loss = nn.functional.cross_entropy
+    sparse = train(tmp_path / "t.zarr", module, optimizer, [batch] * 7, loss, updates=False)
+    assert "`--updates none`" in refused(sparse, MissingDataError)
+    found = analysed(sparse, at="4,last")
+    assert found.arrays["step"].data.tolist() == [0, 4, 7]
+    assert np.isfinite(found.arrays["nc1_train"].data).all()
+
+
 def test_unequal_classes_are_noted(tmp_path):
     x, y = data(12, seed=1)
     unequal = torch.where(torch.arange(12) > 5, 0, y)

@@ -117,6 +117,22 @@ def test_a_trace_without_steps_or_program_or_examples_is_refused(tmp_path):
     assert "the model as data (program) and the training examples" in message
 
 
+def test_a_trace_without_updates_has_gradients_at_the_rows_that_it_keeps(tmp_path):
+    x, y = data(3)
+    traces = []
+    for updates in (False, True):
+        module = deep()
+        optimizer = optim.SGD(module.parameters(), lr=0.05)
+        path = tmp_path / f"{updates}.zarr"
+        batches = [(x, y)] * 9
+        traces.append(train(path, module, optimizer, batches, nn.functional.mse_loss, updates=updates))
+    sparse, whole = traces
+    assert "`--updates none`" in refused(sparse, MissingDataError)
+    assert "`--updates none`" in refused(sparse, MissingDataError, at="last", since="3")
+    found, expected = (analysed(t, since="0,4", at="8,last").arrays for t in (sparse, whole))
+    assert np.array_equal(found["change_train"].data, expected["change_train"].data, equal_nan=True)
+
+
 def test_a_run_that_diverges_ends_before_and_one_that_does_at_once_is_refused(tmp_path):
     module, (x, y) = deep(), data(3)
     optimizer = optim.SGD(module.parameters(), lr=1e30)

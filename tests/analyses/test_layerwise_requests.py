@@ -10,7 +10,8 @@ from tscope_format.errors import AnalysisError, MissingDataError, TscopeError, U
 
 import tscope
 from tests.analyses.layer_runs import Run, deep, make_run
-from tests.optimizers.recorded import Recorder, data
+from tests.boosting.tree_traces import recorded
+from tests.optimizers.recorded import Recorder, data, train
 from tests.traces import Probe
 from tests.traces import train as plain_train
 from tscope.analyses.layerwise.pairs import find_pairs
@@ -89,6 +90,24 @@ def test_what_the_trace_lacks_is_left_out_with_a_note_and_refused_if_asked_for(p
     assert "the steps of exactly one of torch.optim can be followed" in message
     # Balancedness is of θ; that it cannot be checked does not take it away.
     assert "balance" in analysed(plain, parts="balance").arrays
+
+
+def test_a_trace_without_updates_is_refused_and_names_the_option(tmp_path):
+    module, (x, y) = deep(), data(3)
+    optimizer = optim.SGD(module.parameters(), lr=0.1)
+    sparse = train(
+        tmp_path / "t.zarr", module, optimizer, [(x, y)] * 3, nn.functional.mse_loss, updates=False
+    )
+    message = refused(sparse, MissingDataError)
+    assert message.endswith(
+        "lacks what layers needs: the parameters at every row. The run was recorded with `--updates none`: "
+        "record it without"
+    )
+
+
+def test_trees_have_no_layers(tmp_path):
+    trees = recorded(tmp_path / "trees.zarr")
+    assert "lacks what layers needs: a network" in refused(trees, MissingDataError)
 
 
 def test_a_model_without_program_has_norms_and_spectra(tmp_path):
