@@ -119,6 +119,9 @@ def _arrays(root: RootReader, arrays: Mapping[str, ArrayInfo]) -> tuple[tuple[st
         recorded.append(f"optimizer state at anchors: {', '.join(map(clean, state))}")
     if not root.probes:
         lacks.append("a probe set (record --probe FILE.npz, or analyze --probe FILE.npz)")
+    unsketched = _reason(root.attributes.get("sketches_failed"))
+    if unsketched is not None:
+        lacks.append(f"sketches of the tangent kernel: {unsketched}")
     return tuple(recorded), tuple(lacks)
 
 

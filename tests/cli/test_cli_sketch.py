@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from cli_runner import Runner
+from cli_traces import write_trace
+from tscope_format import open_trace
+from tscope_tui.data.facts import facts_of
 
 from tests.traces import Probe, train
 
@@ -34,6 +37,21 @@ def test_info_says_what_is_kept_and_what_is_not(tscope: Runner, trace: Path) -> 
         line = next(line for line in lines.splitlines() if f"{metric}: lacks" in line)
         assert "parameters at every row" in line
         assert "--updates none" in line
+
+
+def test_info_says_why_there_are_no_sketches(tscope: Runner, tmp_path: Path) -> None:
+    path = write_trace(
+        tmp_path / "run.zarr", attributes={"sketches_failed": "the logprob\x1b[2J is followed"}
+    )
+    assert "sketches of the tangent kernel: the logprob is followed" in tscope("info", path).out
+
+
+def test_the_browser_says_what_is_kept_and_what_is_not(trace: Path) -> None:
+    reader = open_trace(trace)
+    facts = dict(facts_of(reader, reader.root()))
+    assert "parameters at a few rows" in facts["has"]
+    assert "sketches at 7 rows (512 columns)" in facts["has"]
+    assert facts["lacks"].startswith("updates (record without --updates none)")
 
 
 def test_the_trace_is_listed_and_verified(tscope: Runner, trace: Path) -> None:

@@ -91,6 +91,7 @@ def _has(root: RootReader) -> list[str]:
         "loss": "loss",
         "grad_norm": "gradient norms",
         "theta/update": "every update",
+        "theta/state": "parameters at a few rows",
         "trees/leaf": "every tree, and the leaf of each example",
     }
     has = [text for name, text in names.items() if name in arrays]
@@ -101,6 +102,9 @@ def _has(root: RootReader) -> list[str]:
         rows = f" at {info.shape[0]} rows" if info is not None and info.shape[0] != root.rows else ""
         size = f" ({info.shape[1]} examples × {info.shape[2]} outputs{rows})" if info is not None else ""
         has.append(f"probe {clean(probe)}{size}")
+        sketch = arrays.get(f"probe/{probe}/sketch")
+        if sketch is not None:
+            has.append(f"sketches at {sketch.shape[0]} rows ({sketch.shape[3]} columns)")
     if "program/graph" in arrays:
         has.append("model as data")
     return has
@@ -108,11 +112,12 @@ def _has(root: RootReader) -> list[str]:
 
 def _lacks(root: RootReader) -> list[str]:
     arrays = root.arrays()
-    lacks = []
+    kept = root.attributes.get("updates") != "none"
+    lacks = [] if kept else ["updates (record without --updates none)"]
     if not root.probes:
         lacks.append("probe set (record --probe)")
     elif not any(f"probe/{probe}/jvp" in arrays for probe in root.probes):
-        lacks.append("projections (analyze --replay)")
+        lacks.append("projections" + (" (analyze --replay)" if kept else ""))
     if root.attributes.get("kind") == "trees":
         problem = (root.attributes.get("check") or {}).get("problem")
         return [*lacks, f"an exact smoother ({problem})"] if problem else lacks
