@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from tscope_format.errors import clean
 
-from tscope_cli import metrics
+from tscope_cli import events, metrics
 from tscope_cli.holdings import Holdings, holdings, probe_line
 from tscope_cli.numerals import duration, percent, plural, significant, size
 from tscope_cli.summary import RootSummary, Summary, status_line, summarise, to_dict
@@ -54,6 +54,8 @@ def info(
                 "holdings": {name: asdict(item) for name, item in held.items()},
                 "metrics": [asdict(item) for item in available],
                 "results": [_result(item) for item in results],
+                "fork": reader.facts.get("fork"),
+                "forks": list(reader.facts.get("forks") or ()),
                 "reports": list(reader.facts.get("reports") or ()),
             }
         )
@@ -61,6 +63,8 @@ def info(
     pairs = _run(summary, reader.facts)
     for root, item in zip(summary.roots, held.values(), strict=True):
         pairs += [*_root(root, alone=len(summary.roots) == 1), *_held(item)]
+    steps = {root.name: root.steps for root in summary.roots}
+    pairs += _listed("events", events.short(trace, results, steps))
     pairs += [*_beyond(available, results), *_reports(reader.facts)]
     out(paint(clean(trace), "bold"))
     for line in lines_of(pairs):
@@ -85,9 +89,26 @@ def _run(summary: Summary, facts: Mapping[str, Any]) -> Pairs:
     smaller = f", {significant(ratio, 2)} times smaller than its" if ratio >= 1 else " for"
     pairs.append(("size", f"{size(summary.size)}{smaller} {size(summary.raw)} of arrays"))
     pairs += _recorder(facts.get("recorder") or {})
+    pairs += _forks(facts)
     if not summary.roots:
         pairs.append(("model", "none: nothing was trained while this was recorded"))
     return pairs
+
+
+def _forks(facts: Mapping[str, Any]) -> Pairs:
+    """Return which run this one parts from, and which part from it."""
+    pairs: Pairs = []
+    if fork := facts.get("fork"):
+        where = f"step {fork.get('step')} with seed {fork.get('seed')}"
+        same = f"; the same up to step {fork.get('same_until')}" if fork.get("verified") else ""
+        pairs.append(("fork", f"of {fork.get('base')} at {where}{same}"))
+        if not fork.get("verified"):
+            pairs.append(("", str(fork.get("problem") or "not compared with it")))
+    forks = [
+        f"{fork.get('trace')} at step {fork.get('step')}, the same up to step {fork.get('same_until')}"
+        for fork in facts.get("forks") or ()
+    ]
+    return [*pairs, *_listed("forks", forks)]
 
 
 def _recorder(figures: Mapping[str, Any]) -> Pairs:

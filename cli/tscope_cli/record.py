@@ -59,6 +59,23 @@ def record(
             help="Sketch the probe set's tangent kernel in K columns while the run goes on.",
         ),
     ] = None,
+    fork_at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STEP,…",
+            help="Record once more for each step and seed, with random generators reseeded after the step.",
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="SEED,…", help="What to reseed with at --fork-at. [default: 1]")
+    ] = None,
+    reseed_generators: Annotated[
+        bool,
+        typer.Option(
+            "--reseed-generators",
+            help="At --fork-at, reseed generators that the script made itself, too.",
+        ),
+    ] = False,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="A name for the run.")] = None,
     durable: Annotated[bool, typer.Option("--durable", help="Survive a power cut: fsync commits.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
@@ -69,6 +86,8 @@ def record(
 
     Example: tscope record -- python train.py --lr 0.1
     """
+    from tscope_format.errors import RecordError
+
     from tscope.record import RecordOptions
     from tscope.record import record as run
     from tscope.record.options import parse_outputs, parse_updates
@@ -88,4 +107,15 @@ def record(
         durable=durable,
         quiet=quiet,
     )
+    if fork_at is not None:
+        from tscope.record.fork import Forks, parse_numbers
+        from tscope.record.fork_runs import record_forks
+
+        forks = Forks(
+            parse_numbers("--fork-at", fork_at), parse_numbers("--seeds", seeds or "1"), reseed_generators
+        )
+        return record_forks(command or [], options, forks)
+    if seeds is not None or reseed_generators:
+        given = "--seeds" if seeds is not None else "--reseed-generators"
+        raise RecordError(f"{given} is of forks: give --fork-at STEP, or leave it out")
     return run(command or [], options)

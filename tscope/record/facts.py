@@ -40,6 +40,7 @@ def facts_of_run(command: Sequence[str], options: RecordOptions, pid: int) -> di
         "git": git_commit(os.getcwd()),
         "recorder": {},
         "reports": [],
+        **({} if options.fork is None else {"fork": options.fork.facts()}),
     }
 
 

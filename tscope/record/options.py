@@ -11,6 +11,8 @@ from pathlib import Path
 
 from tscope_format.errors import RecordError, clean
 
+from tscope.record.fork import Fork
+
 LARGEST_OUTPUT = 1 << 20  # bytes a step of outputs and output gradients, see design.md §3
 COLUMNS = (16, 65_536)  # of sketches: an error of about 1/4, and of 1/256
 NO_PROBE = "none"  # as `--probe none`; a file of that name is `./none`
@@ -33,6 +35,7 @@ class RecordOptions:
         max_examples: Input rows beyond this many different ones are not identified.
         name: A name for the run, shown beside its path.
         updates: Keep the parameters at every row; otherwise at the first, at powers of two, and at the last.
+        fork: Where this run parts from one that was recorded before; None: it is changed in nothing.
         sketch: Columns of the sketches of the probe sets' Jacobians; None: none are taken.
         durable: fsync every commit.
         quiet: Say nothing but errors.
@@ -49,6 +52,7 @@ class RecordOptions:
     name: str | None = None
     updates: bool = True
     sketch: int | None = None
+    fork: Fork | None = None
     durable: bool = False
     quiet: bool = False
 

@@ -84,27 +84,31 @@ class Outcome:
 
 
 def lines(outcome: Outcome, command: Sequence[str], code: int) -> list[str]:
-    """Return what the person is told at the end, each on a line of its own.
+    """Return what the person is told at the end, each on a line of its own, with what to do next.
 
     Args:
         outcome: What became of the recording.
         command: What was run.
         code: How it ended, as `subprocess` reports it: negative for a signal.
     """
+    said = account(outcome, command, code)
+    if outcome.path is None or not outcome.rows:
+        return said  # the state before training alone gives nothing to analyse
+    path = shlex.quote(clean(outcome.path))
+    return [*said, f"next: tscope analyze {path} --metric telescoping{_more(outcome)}"]
+
+
+def account(outcome: Outcome, command: Sequence[str], code: int) -> list[str]:
+    """Return what happened, for `lines` and for one run of several."""
     said = [] if code == 0 else [f"the script {ending(code)}"]
     if outcome.path is None:
         reason = outcome.failure or _why_nothing(outcome, command)
         return [*said, f"nothing was recorded: {reason}"]
-    path = clean(outcome.path)
     if outcome.failure is not None:
         said.append(f"recording stopped before the run did: {outcome.failure}")
     elif outcome.cut and code == 0:
         said.append(CUT)
-    said.append(f"{_figures(outcome)} → {path}")
-    if not outcome.rows:
-        return said  # the state before training alone gives nothing to analyse
-    said.append(f"next: tscope analyze {shlex.quote(path)} --metric telescoping{_more(outcome)}")
-    return said
+    return [*said, f"{_figures(outcome)} → {clean(outcome.path)}"]
 
 
 def _more(outcome: Outcome) -> str:

@@ -13,7 +13,7 @@ from tscope_format.errors import RecordError, clean
 from tscope.record.child import Child, exit_code, signals
 from tscope.record.ingest import Ingest, Status
 from tscope.record.options import RecordOptions, check_out, default_out
-from tscope.record.outcome import ending, lines
+from tscope.record.outcome import Outcome, ending, lines
 from tscope.record.session import open_session
 
 if TYPE_CHECKING:
@@ -42,6 +42,13 @@ def record(command: Sequence[str], options: RecordOptions | None = None) -> int:
         raise RecordError("no command: tscope record [options] -- python train.py …")
     out = options.out or default_out(command, time.time())
     check_out(out, force=options.force)
+    code, outcome = run(command, options, out)
+    tell(outcome, lines(outcome, command, code), options)
+    return exit_code(code)
+
+
+def run(command: Sequence[str], options: RecordOptions, out: Path) -> tuple[int, Outcome]:
+    """Run `command`, recording it in `out`; return its code (negative for a signal) and what became of it."""
     child = Child()
     with signals(child), open_session(options) as session:
         probe = _probe(options.probe, command, session.folder) if options.follows else None
@@ -57,11 +64,14 @@ def record(command: Sequence[str], options: RecordOptions | None = None) -> int:
         )
         ingest.start()
         code = child.wait()
-        outcome = ingest.finish(*_status(code))
+        return code, ingest.finish(*_status(code))
+
+
+def tell(outcome: Outcome, said: Sequence[str], options: RecordOptions) -> None:
+    """Say the lines of a recording that has ended."""
     if not options.quiet or outcome.failure is not None:
-        for line in lines(outcome, command, code):
+        for line in said:
             say(line)
-    return exit_code(code)
 
 
 def say(text: str) -> None:

@@ -108,6 +108,7 @@ def _additions(folder: Path, address: Path, options: RecordOptions) -> dict[str,
         "queue_bytes": QUEUE_BYTES,
         "shared_bytes": SHARED_BYTES,
         "export": "fork",
+        "fork": None if options.fork is None else options.fork.asked(),
     }
     return {
         **install(folder / "bootstrap"),

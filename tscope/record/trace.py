@@ -97,6 +97,8 @@ class Recording:
             self._root(connection, frame)
         elif frame.kind == "bye":
             self._bye(connection, frame)
+        elif frame.kind == "fork":
+            self._forked(connection, frame)
         elif frame.kind in ("trees", "tree_rows"):
             if self._ranks.get(connection, 0) == 0:
                 self._of_trees(frame)
@@ -206,6 +208,12 @@ class Recording:
             max_examples=self._options.max_examples,
             say=self._say,
         )
+
+    def _forked(self, connection: int, frame: Frame) -> None:
+        """Take in which generators were reseeded; of several processes, in the first that was."""
+        if self._ranks.get(connection, 0) == 0 and "fork" in self._facts:
+            reseeded = {"numpy": frame.flag("numpy"), "own": frame.mapping("own")}
+            self._facts["fork"].setdefault("reseeded", reseeded)
 
     def _of_root(self, connection: int, frame: Frame) -> None:
         number = frame.integer("root")

@@ -45,6 +45,8 @@ class Hooks:
         self._replace(torch.autograd, "backward", self._backward)
         self._replace(torch.optim.Optimizer, "zero_grad", self._zero_grad)
         self._replace(torch.nn.Module, "zero_grad", self._zero_grad)
+        if self.recorder.fork is not None and self.recorder.fork.step == 0:
+            self._replace(torch.optim.Optimizer, "__init__", self._optimizer)
         scaler = _scaler_class()
         if scaler is not None:
             self._replace(scaler, "scale", self._scaler_scale)
@@ -138,6 +140,16 @@ class Hooks:
             return original(self, *args, **kwargs)
 
         return zero_grad
+
+    def _optimizer(self, original: Any) -> Any:
+        recorder, guarded = self.recorder, self._guarded
+
+        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+            original(self, *args, **kwargs)
+            if recorder.fork is not None:
+                guarded("fork", recorder.fork.optimizer_made)
+
+        return __init__
 
     def _scaler_scale(self, original: Any) -> Any:
         recorder, guarded = self.recorder, self._guarded

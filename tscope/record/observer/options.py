@@ -20,6 +20,7 @@ class Options:
         queue_bytes: What may wait to be sent before a step waits for it.
         shared_bytes: Memory to share with the recorder, so that arrays need not pass the socket; 0: none.
         export: "fork", or "process": the model is exported at the end of the run, without a fork.
+        fork: The step, seed and generators of a fork of the run (`ForkPoint`); None: the run is not changed.
     """
 
     def __init__(self, socket: str, values: Mapping[str, Any]) -> None:
@@ -32,6 +33,7 @@ class Options:
         self.queue_bytes = int(values.get("queue_bytes", 64 << 20))
         self.shared_bytes = int(values.get("shared_bytes", 0))
         self.export = str(values.get("export", "fork"))
+        self.fork: Optional[Mapping[str, Any]] = values.get("fork")
 
     @classmethod
     def from_environment(cls) -> Options:

@@ -16,6 +16,7 @@ from .batch import Batch
 from .blocks import Pool
 from .exporter import Exporter
 from .faults import Faults
+from .fork_point import ForkPoint
 from .forwards import Forwards
 from .modules import Modules
 from .options import Options
@@ -39,6 +40,7 @@ class Recorder:
         sender: The connection, made when the first root is found.
         hook_ns: Time spent in the hooks.
         calls: Number of hook calls.
+        fork: Where random generators are reseeded; None in a run that is not a fork.
         connected: Called when the connection is made.
         dead: Batches whose graph is gone. Graphs die at any time and in any thread, even in the sender's, so
             that they are only noted here.
@@ -54,6 +56,7 @@ class Recorder:
         self.connected: Optional[Callable[[], None]] = None
         self.hook_ns = 0
         self.calls = 0
+        self.fork = None if options.fork is None else ForkPoint(options.fork)
         self.roots: List[Root] = []
         self.dead: Deque[Batch] = deque()
         self.modules = Modules(self)

@@ -15,6 +15,7 @@ from .root import Root
 from .wire import Frame, dtype_name
 
 if TYPE_CHECKING:
+    from .fork_point import ForkPoint
     from .recorder import Recorder
 
 
@@ -198,3 +199,10 @@ class Rows:
             root.exported = True
             recorder.export(root, call)
         recorder.exporter.poll()
+        if recorder.fork is not None:
+            recorder.faults.aside("fork", self._fork, recorder.fork, root)
+
+    def _fork(self, fork: ForkPoint, root: Root) -> None:
+        told = fork.stepped(root.number, root.steps)
+        if told is not None:
+            self._recorder.send(told)
