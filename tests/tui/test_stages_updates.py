@@ -158,15 +158,27 @@ def test_the_cursor_is_in_the_interval_that_ends_at_or_after_it():
     assert [thin.row(step) for step in (0, 1, 4, 5, 6, 9)] == [0, 0, 0, 1, 1, 1]
 
 
+def chosen(stage: RunStage, example: int, pane: str = "influence") -> None:
+    """Choose an example, and a pane."""
+    choice = replace(stage.state.choice, example=example)
+    stage.state = replace(stage.state, choice=choice, focus=pane)
+
+
 def test_influences_of_the_chosen_example_and_output(updates):
     stage, host = updates
     found = stage.data.updates
-    assert "influence on f[0] of example 0" in screen(stage, host)
-    for example in (0, 2, 5, 0):
+    stage.state = replace(stage.state, example_order="influence")
+    totals = np.abs(found.influence[:, 0]).sum(1)
+    traced = [(0, 2, 5)[place] for place in np.argsort(-totals)]
+    for example in traced:
+        assert f"influence on f[0] of example {example}" in screen(stage, host)
         stage.act("down", "j")
-        assert stage.state.choice.example == example
-        assert f"of example {example}" in screen(stage, host)
-    stage.act("up", "k")
+    # Behind the traced ones come the others, by number.
+    assert stage.state.choice.example == 1
+    text = screen(stage, host)
+    assert "example 1 was not traced, only 0, 2," in text
+    assert stage.panes()["influence"].empty[1].endswith("mlp.zarr --metric updates --influence 1")
+    chosen(stage, 5, "examples")
     for output in (0, 1):
         stage.act("output", "o")
         assert f"f[{output}] of example 5" in screen(stage, host)
@@ -180,13 +192,18 @@ def test_influences_of_the_chosen_example_and_output(updates):
 
 def test_predictions_of_another_probe_set_are_told_apart(updates):
     stage, host = updates
-    assert "example 0 of 3 traced (j/k) · probe heldout · 1 note (r)" in screen(stage, host)
+    chosen(stage, 0)
+    assert "example 0, 3 traced · probe heldout · 1 note (r)" in screen(stage, host)
     stage.data = replace(stage.data, updates=replace(stage.data.updates, probe="mine"))
     assert "probe mine · f(x) of heldout · 1 note (r)" in screen(stage, host)
+    # Its own first one is shown, whichever example of the other set is chosen.
+    chosen(stage, 4)
+    assert "influence on f[0] of example 0" in screen(stage, host)
 
 
 def test_visits_are_those_of_the_row_at_the_cursor(updates):
     stage, host = updates
+    stage.drill(0)
     stage.go(50)
     pane = stage.panes()["visits"]
     value = stage.data.updates.top_influence[49, 0, :4, 0]
@@ -197,8 +214,7 @@ def test_visits_are_those_of_the_row_at_the_cursor(updates):
 
 def test_the_list_of_influences_scrolls_to_its_end_and_no_further(updates):
     stage, host = updates
-    stage.act("focus:1", "tab")
-    assert stage.focus_in(80, 24) == "influence"
+    chosen(stage, 0)
     room = stage.rects(80, 24)["influence"].height - 2
     for _ in range(60):
         stage.act("down", "j")
@@ -217,13 +233,11 @@ def test_results_without_influences_say_how_to_get_them(run):
     stage.act("view:examples", "7")
     stage.reload()
     assert "no influences were traced" in screen(stage, host)
-    stage.act("down", "j")
-    assert host.said[-1] == "no influences were traced; a runs the analysis"
 
 
 def test_updates_are_reproduced_with_their_options(updates):
     stage, host = updates
-    stage.act("focus:1", "tab")
+    chosen(stage, 0)
     stage.act("repro", "r")
     text = "\n".join(host.shown[-1][1]).replace("\\\n", "")
     assert "--metric updates" in text
@@ -241,7 +255,13 @@ def test_an_analysis_is_started_from_the_view_and_from_the_pane_of_the_terms(upd
     stage, _ = updates
     commands = []
     monkeypatch.setattr(Analysis, "run", lambda self, progress: commands.append(self.command))
+    chosen(stage, 0)
     stage.act("analyse", "a")
+    # One that was not traced is traced beside the others.
+    stage.drill(3)
+    stage.state = replace(stage.state, focus="influence")
+    stage.act("analyse", "a")
+    assert commands.pop()[-1] == "0,2,3,5"
     stage.act("view:telescoping", "2")
     stage.state = replace(stage.state, focus="terms")
     stage.act("analyse", "a")

@@ -301,3 +301,39 @@ def updates_result(
 def save_updates(path: Path, steps: int = 120, **options: Any) -> str:
     """Save a result of `updates_result` in a trace."""
     return save_result(path, updates_result(steps, **options), "model")
+
+
+def boosting_result(*, options: Mapping[str, object] | None = None) -> Result:
+    """Return a comparison with trees as the metric names it: the network's norms and errors rise."""
+    share = np.linspace(0, 1, 11)
+    series = {
+        "norm_net": 0.8 + 2.2 * share,
+        "norm_trees": 0.9 + 0.1 * share,
+        "error_net": 0.2 + 0.6 * share,
+        "error_trees": 0.2 + 0.2 * share,
+    }
+    series["gap"] = series["error_net"] - series["error_trees"]
+    series["relative_increase"] = series["gap"] / series["error_trees"]
+    arrays = {"share": Array(("share",), share)}
+    for name, values in series.items():
+        arrays |= {
+            name: Array(("share",), values),
+            f"{name}_sd": Array(("share",), np.full(11, 0.05)),
+        }
+    scalars = {
+        "probe": "heldout",
+        "irregularity": "pca",
+        "examples_train": 100,
+        "examples_test": 60,
+        "examples_irregular": 6,
+        "draws": 50,
+        "trees": 200,
+    }
+    against = {"path": "trees.zarr", "class": "GradientBoostingRegressor"}
+    provenance = {"against": against, "options": {"against": "trees.zarr", **(options or {})}}
+    return Result("boosting", scalars, arrays, provenance, ("one note",))
+
+
+def save_boosting(path: Path, **options: Any) -> str:
+    """Save a result of `boosting_result` in a trace."""
+    return save_result(path, boosting_result(**options), "model")

@@ -54,7 +54,9 @@ SIDE = 34
 _VIEWS: dict[str, tuple[tuple[str, ...], ...]] = {
     "overview": (("loss", "accuracy"), ("update", "events")),
     "telescoping": (("prediction", "error"), ("layers", "terms")),
-    "examples": (("prediction",), ("influence", "visits")),
+    "boosting": (("norms", "increase"), ("errors", "against")),
+    "examples": (("examples",), ("outputs", "influence")),
+    "example": (("outputs", "picture"), ("contribution", "neighbours"), ("influence", "visits")),
     "composite": (("loss", "accuracy", "update"), ("prediction", "error"), ("layers", "events")),
     "effective": (("parameters",), ("gap", "spread")),
     # With a side bar there is room for how it was computed.
@@ -68,9 +70,16 @@ _HEIGHTS = {
     "telescoping": (0.56, 0.44),
     "effective": (0.5, 0.5),
     "kernel": (0.58, 0.42),
+    "examples": (0.6, 0.4),
+    "example": (0.4, 0.3, 0.3),
     "browser": (0.54, 0.46),
 }
-_WIDTHS = {("layers", "events"): 0.64, ("influence", "visits"): 0.58}
+_WIDTHS = {
+    ("layers", "events"): 0.64,
+    ("influence", "visits"): 0.58,
+    ("outputs", "picture"): 0.62,
+    ("contribution", "neighbours"): 0.58,
+}
 
 
 def names(view: str, size: Tier) -> tuple[str, ...]:
@@ -91,7 +100,7 @@ def arrange(view: str, width: int, height: int, only: str | None = None) -> dict
     """Return the rectangle of each pane of a view.
 
     Args:
-        view: overview, telescoping, effective, kernel, examples or browser.
+        view: overview, telescoping, effective, kernel, boosting, examples, example or browser.
         width: Columns of the terminal.
         height: Rows of the terminal.
         only: The pane that has the whole room: a maximised one, or the focused one in a small terminal.

@@ -14,13 +14,15 @@ class Classes:
     def __init__(self, labels: NDArray[np.int64], threshold: float | None) -> None:
         self.labels, self.threshold = labels, threshold
 
+    def told(self, outputs: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the class of each example (step, example) of outputs (step, example, output)."""
+        if self.threshold is None:
+            return np.asarray(outputs.argmax(-1))
+        return (outputs[..., 0] > self.threshold).astype(np.int64)
+
     def accuracy(self, outputs: NDArray[Any]) -> NDArray[np.float64]:
         """Return the share of examples told right (step,) of outputs (step, example, output)."""
-        if self.threshold is None:
-            told = outputs.argmax(-1)
-        else:
-            told = (outputs[..., 0] > self.threshold).astype(np.int64)
-        return np.asarray((told == self.labels).mean(-1))
+        return np.asarray((self.told(outputs) == self.labels).mean(-1))
 
 
 def classes_of(target: NDArray[Any] | None, outputs: int, kind: str) -> Classes | None:

@@ -50,6 +50,7 @@ class Effective:
         facts: How it was computed, as label and text; cleaned.
         notes: What a reader has to know; cleaned.
         options: The options of the analysis.
+        probe: The probe set that the held-out examples are of; cleaned, empty without.
     """
 
     step: Floats
@@ -62,6 +63,7 @@ class Effective:
     facts: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     options: Mapping[str, object] = field(default_factory=dict)
+    probe: str = ""
 
     @property
     def gap(self) -> Floats | None:
@@ -152,6 +154,7 @@ def from_result(result: Result) -> Effective:
         _facts(result),
         tuple(clean(note) for note in result.notes),
         options if isinstance(options, Mapping) else {},
+        clean(result.provenance.get("probe") or ""),
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ SERIES = ("distance_train", "alignment_train", "alignment_test")
 
 # Entries of matrices that are kept in memory: 128 MB. Of more, evenly spaced ones are kept.
 _ENTRIES = 1 << 25
+Order = Literal["label", "number", "likeness"]
+ORDERS: tuple[Order, ...] = get_args(Order)
 # A step between two rows that moves the alignment by so much is an event.
 _JUMP = 0.1
 # What the analysis needs of a trace: an array, what it is, and the option that records it.
@@ -45,6 +48,7 @@ class Matrices:
         train: How many of the points are training examples; they come first.
         numbers: Which example of its set each point is (point,).
         label: The label of each point (point,): a class, or the value of one output; NaN where not known.
+        order: How the points of a set are ordered.
     """
 
     step: NDArray[np.int64]
@@ -52,6 +56,7 @@ class Matrices:
     train: int
     numbers: NDArray[np.int64]
     label: Floats
+    order: Order = "label"
 
     def at(self, step: float) -> int:
         """Return the last matrix at or before a step, the first when none is."""
@@ -68,6 +73,25 @@ class Matrices:
         values = self.pairs[matrix]
         return float(np.count_nonzero(values <= values[row, column]) / values.size)
 
+    def point(self, *, train: bool, number: int) -> int | None:
+        """Return the point that an example is, None when it is none of them."""
+        found = np.flatnonzero(self.numbers == number)
+        found = found[(found < self.train) == train]
+        return int(found[0]) if found.size else None
+
+    def nearest(self, matrix: int, point: int) -> tuple[NDArray[np.int64], Floats]:
+        """Return the other points, and the cosine of each to this one, the nearest first.
+
+        K(x, x')/√(K(x, x) K(x', x')): the angle between their gradients. A point without a gradient has none.
+        """
+        values = self.pairs[matrix].astype(np.float64)
+        size = np.sqrt(np.clip(np.diagonal(values), 0, None))
+        scale = size * size[point]
+        cosine = np.divide(values[point], scale, out=np.full(len(size), np.nan), where=scale > 0)
+        order = np.argsort(-np.nan_to_num(cosine, nan=-np.inf), kind="stable")
+        order = order[(order != point) & np.isfinite(cosine[order])]
+        return order, cosine[order]
+
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
@@ -82,6 +106,9 @@ class Kernel:
         notes: What a reader has to know; cleaned.
         options: The options of the analysis.
         arrays: The names of the result's arrays.
+        probe: The probe set that the held-out examples are of; cleaned, empty without.
+        layers: The layers' names, cleaned.
+        shares: The layers' shares (step, layer) of a quantity of the training examples, by its name.
     """
 
     step: Floats
@@ -92,6 +119,9 @@ class Kernel:
     notes: tuple[str, ...] = ()
     options: Mapping[str, object] = field(default_factory=dict)
     arrays: frozenset[str] = frozenset()
+    probe: str = ""
+    layers: tuple[str, ...] = ()
+    shares: Mapping[str, Floats] = field(default_factory=dict)
 
     def row(self, step: float) -> int:
         """Return the last row at or before a step, the first when none is."""
@@ -141,7 +171,62 @@ def from_result(result: Result) -> Kernel:
         tuple(clean(note) for note in result.notes),
         options if isinstance(options, Mapping) else {},
         frozenset(result.arrays),
+        clean(result.scalars.get("probe") or ""),
+        *_layers(result),
     )
+
+
+def _layers(result: Result) -> tuple[tuple[str, ...], dict[str, Floats]]:
+    """Return the layers' names, and their shares of each quantity; the trace first."""
+    shares = {
+        name.removeprefix("share_").removesuffix("_train"): np.asarray(array.data, dtype=np.float64)
+        for name, array in result.arrays.items()
+        if name.startswith("share_") and name.endswith("_train") and array.dims == ("step", "layer")
+    }
+    names = result.provenance.get("layers")
+    count = next((values.shape[1] for values in shares.values()), 0)
+    if not isinstance(names, list | tuple) or len(names) != count:
+        names = [f"layer {index}" for index in range(count)]
+    ordered = sorted(shares, key=lambda name: name != "trace")
+    return tuple(clean(name) for name in names), {name: shares[name] for name in ordered}
+
+
+@lru_cache(maxsize=4)
+def ordered(matrices: Matrices, order: Order) -> Matrices:
+    """Return matrices whose points are in another order within each set.
+
+    By likeness: along the leading eigenvector of each set's block of the last matrix, so that points whose
+    gradients agree stand together. Cached, since it copies the matrices.
+    """
+    parts = (np.arange(matrices.train), np.arange(matrices.train, len(matrices.numbers)))
+    if order == "label":
+        keys = [matrices.label[part] for part in parts]
+    elif order == "number":
+        keys = [matrices.numbers[part].astype(np.float64) for part in parts]
+    else:
+        keys = [_leading(np.nan_to_num(matrices.pairs[-1][np.ix_(part, part)])) for part in parts]
+    index = np.concatenate(
+        [part[np.argsort(key, kind="stable")] for part, key in zip(parts, keys, strict=True)]
+    )
+    return replace(
+        matrices,
+        pairs=matrices.pairs[:, index][:, :, index],
+        numbers=matrices.numbers[index],
+        label=matrices.label[index],
+        order=order,
+    )
+
+
+def _leading(block: NDArray[np.float32]) -> Floats:
+    """Return the leading eigenvector (point,) of a block, by eight steps of the power method."""
+    values = block.astype(np.float64)
+    vector = values.sum(1) + np.arange(len(values))
+    for _ in range(8):
+        length = float(np.linalg.norm(vector))
+        if not length > 0:
+            break
+        vector = values @ (vector / length)
+    return np.asarray(vector)
 
 
 def _matrices(result: Result) -> Matrices:

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tscope_format.errors import TscopeError, clean
 
-from tscope_tui.data import effective, kernel, updates
+from tscope_tui.data import boosting, effective, kernel, updates
+from tscope_tui.data.boosting import Boosting
 from tscope_tui.data.curve import Curve, read_curve
 from tscope_tui.data.effective import Effective
 from tscope_tui.data.entry import Entry, read_entry
 from tscope_tui.data.events import Event, flag_events, in_order, loss_events
+from tscope_tui.data.examples import Examples, Followed
 from tscope_tui.data.facts import Facts, facts_of
 from tscope_tui.data.kernel import Kernel
 from tscope_tui.data.saved import Saved
+from tscope_tui.data.shown import Shown, read_shown
 from tscope_tui.data.steps import Steps
 from tscope_tui.data.telescoping import Choice, Recorded, Telescoping, from_result
 from tscope_tui.data.updates import Updates
@@ -50,6 +53,10 @@ class RunData:
         kernel_lacks: What the trace lacks for them.
         updates: Terms and influences of the newest saved result; None where there is none.
         updates_lacks: What the trace lacks for them.
+        boosting: The comparison with trees of the newest saved result; None where there is none.
+        trees: Whether the root is an ensemble of trees.
+        examples: The examples of the shown probe set; None where none were recorded, or asked for.
+        shown: The input of the chosen one.
         events: What happened, by step.
         problems: What could not be read; cleaned.
     """
@@ -68,6 +75,10 @@ class RunData:
     kernel_lacks: tuple[str, ...] = ()
     updates: Updates | None = None
     updates_lacks: tuple[str, ...] = ()
+    boosting: Boosting | None = None
+    trees: bool = False
+    examples: Examples | None = None
+    shown: Shown | None = None
     events: tuple[Event, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -104,9 +115,16 @@ class RunSource:
         self._effective = Saved(path, effective.METRIC, effective.from_result)
         self._kernel = Saved(path, kernel.METRIC, kernel.from_result)
         self._updates = Saved(path, updates.METRIC, updates.from_result)
+        self._boosting = Saved(path, boosting.METRIC, boosting.from_result)
+        self._followed: Followed | None = None
 
     def load(
-        self, choice: Choice, window: tuple[float, float] | None, *, curves_only: bool = False
+        self,
+        choice: Choice,
+        window: tuple[float, float] | None,
+        *,
+        curves_only: bool = False,
+        example: int | None = None,
     ) -> RunData:
         """Read what was committed since the last call, and the rows of a window on steps in detail.
 
@@ -114,6 +132,7 @@ class RunSource:
             choice: Which predictions to show.
             window: Steps to read in detail.
             curves_only: Leave the probe arrays for a later call, so that curves are shown first.
+            example: Follow each example of the probe set, and read the input of this one; None leaves it out.
 
         Returns:
             A new snapshot. What cannot be read is named in its problems, and never raised.
@@ -121,7 +140,7 @@ class RunSource:
         with self._lock:
             entry = read_entry(self.path, time.time())
             try:
-                return self._load(entry, choice, window, curves_only)
+                return self._load(entry, choice, window, curves_only, example)
             except (TscopeError, OSError, ValueError, KeyError, TypeError) as error:
                 return RunData(entry, problems=(self._told(error),))
 
@@ -130,7 +149,12 @@ class RunSource:
         return clean(error).removeprefix(f"{clean(self.path)}: ")
 
     def _load(
-        self, entry: Entry, choice: Choice, window: tuple[float, float] | None, curves_only: bool
+        self,
+        entry: Entry,
+        choice: Choice,
+        window: tuple[float, float] | None,
+        curves_only: bool,
+        example: int | None,
     ) -> RunData:
         from tscope_format import open_trace
 
@@ -148,6 +172,8 @@ class RunSource:
         telescoping = None if curves_only else self._telescoping(root, choice, problems)
         parameters = None if curves_only else self._effective.read(root.name, problems)
         kernels = None if curves_only else self._kernel.read(root.name, problems)
+        trees = root.attributes.get("kind") == "trees"
+        examples, shown = (None, None) if example is None else self._examples(root, example, problems)
         return RunData(
             entry,
             facts_of(self._reader, root),
@@ -163,7 +189,11 @@ class RunSource:
             kernel.lacks_of(root),
             None if curves_only else self._updates.read(root.name, problems),
             # The two analyses need the same, except that trees have no updates.
-            updates.OF_TREES if root.attributes.get("kind") == "trees" else effective.lacks_of(root),
+            updates.OF_TREES if trees else effective.lacks_of(root),
+            None if curves_only else self._boosting.read(root.name, problems),
+            trees,
+            examples,
+            shown,
             self._events(root, steps, (telescoping, parameters, kernels), problems),
             tuple(dict.fromkeys(problems)),
         )
@@ -229,6 +259,25 @@ class RunSource:
         # The saved result is the more exact one, unless the run went on after it.
         newer = recorded.step.size > 0 and (not saved.step.size or recorded.step[-1] > saved.step[-1])
         return recorded.with_layers(saved) if newer else saved
+
+    def _examples(
+        self, root: RootReader, example: int, problems: list[str]
+    ) -> tuple[Examples | None, Shown | None]:
+        """Return the examples of the probe set that is shown, and the input of one of them."""
+        # The same set as the predictions are of, if it has any.
+        able = [probe for probe in root.probes if Followed.available(root, probe)]
+        able.sort(key=lambda probe: not Recorded.available(root, probe))
+        if not able:
+            return None, None
+        try:
+            if self._followed is None or self._followed.probe != able[0]:
+                self._followed = Followed(root, able[0])
+            self._followed.advance(root)
+            return self._followed.result(), read_shown(root, able[0], example)
+        except TscopeError as error:
+            self._followed = None
+            problems.append(self._told(error))
+            return None, None
 
     def _saved(self, choice: Choice, problems: list[str]) -> Telescoping | None:
         from tscope_format import list_results

@@ -147,8 +147,7 @@ class Recorded:
     def _labels(self, root: RootReader) -> Classes | None:
         if f"{self._folder}/target" not in root.arrays():
             return None
-        functional = probe_attributes(root, self.probe).get("functional")
-        kind = str(functional.get("kind", "full")) if isinstance(functional, Mapping) else "full"
+        kind, _ = functional_of(root, self.probe)
         return classes_of(np.asarray(root.read(f"{self._folder}/target")), self.outputs, kind)
 
     def advance(self, root: RootReader) -> bool:
@@ -213,6 +212,14 @@ def probe_attributes(root: RootReader, probe: str) -> dict[str, Any]:
     later = root.attributes.get("probes")
     known = later.get(probe) if isinstance(later, Mapping) else None
     return {**root.group_attributes(f"probe/{probe}"), **(known if isinstance(known, Mapping) else {})}
+
+
+def functional_of(root: RootReader, probe: str) -> tuple[str, dict[str, Any]]:
+    """Return which functional of the outputs a probe set follows, and what the recorder noted about it."""
+    attributes = probe_attributes(root, probe)
+    found = attributes.get("functional")
+    kind = found.get("kind") if isinstance(found, Mapping) else found
+    return (kind if isinstance(kind, str) else "full"), attributes
 
 
 def from_result(result: Result, label: str, choice: Choice) -> Telescoping:

@@ -14,9 +14,11 @@ class Look:
 
     Attributes:
         ascii: Only ASCII characters.
+        colour: Colours are shown, so that they may carry meaning.
     """
 
     ascii: bool = False
+    colour: bool = True
 
     @property
     def ellipsis(self) -> str:

@@ -18,8 +18,8 @@ from tscope_tui.spans import Line, Span, wrap
 
 LEVELS = 16
 # Density of ink, so that the map is read without colour; sixteen tones refine it.
-_SHADES = " ·░▒▓█"
-_ASCII = " .:-=+*#%@"
+SHADES = " ·░▒▓█"
+ASCII_SHADES = " .:-=+*#%@"
 # Beyond these quantiles values are drawn alike: a few diagonal entries would flatten all others.
 _QUANTILES = (0.01, 0.99)
 
@@ -32,12 +32,14 @@ class HeatPane:
         matrices: What was kept; None without any.
         step: The cursor.
         pair: The chosen row and column.
+        difference: Show what has changed since the first kept matrix.
         empty: What to say, and what would provide the data, when there are none.
     """
 
     matrices: Matrices | None
     step: float
     pair: tuple[int, int] = (0, 0)
+    difference: bool = False
     empty: tuple[str, ...] = ()
 
     def lines(self, width: int, height: int, draw: Draw) -> list[Line]:
@@ -51,10 +53,15 @@ class HeatPane:
         index = found.at(self.step)
         points = found.pairs.shape[1]
         held = f" + {points - found.train} held out" if points > found.train else ""
-        title = [Span(f"K @{int(found.step[index]):,}, {found.train} train{held}", "title")]
+        what = f"K @{int(found.step[index]):,}"
+        if self.difference:
+            what += f" − @{int(found.step[0]):,}"
+        if found.order != "label":
+            what += f" by {found.order}"
+        title = [Span(f"{what}, {found.train} train{held}", "title")]
         rows, columns = max(1, height - 2), max(1, width - 2)
-        values, low, high = shrunk(found, index, rows, columns)
-        shades = _ASCII if look.ascii else _SHADES
+        values, low, high = shrunk(found, index, rows, columns, difference=self.difference)
+        shades = ASCII_SHADES if look.ascii else SHADES
         span = high - low
         unit = np.clip((values - low) / span, 0, 1) if span > 0 else np.full(values.shape, 0.5)
         at = tuple(
@@ -101,7 +108,7 @@ class HeatPane:
 
 @functools.lru_cache(maxsize=8)
 def shrunk(
-    matrices: Matrices, index: int, rows: int, columns: int
+    matrices: Matrices, index: int, rows: int, columns: int, *, difference: bool = False
 ) -> tuple[NDArray[np.float64], float, float]:
     """Return the means of one matrix over rows × columns cells, and the range in which they are drawn.
 
@@ -109,6 +116,8 @@ def shrunk(
     several.
     """
     pairs = np.nan_to_num(matrices.pairs[index].astype(np.float64))
+    if difference:
+        pairs = pairs - np.nan_to_num(matrices.pairs[0].astype(np.float64))
     down, across = (_starts(pairs.shape[0], count) for count in (rows, columns))
     sums = np.add.reduceat(np.add.reduceat(pairs, np.unique(down), 0), np.unique(across), 1)
     counts = np.outer(*(np.diff(np.append(np.unique(one), len(pairs))) for one in (down, across)))

@@ -17,6 +17,8 @@ TABS = (
     ("6", "Layers", ""),
     ("7", "Examples", "examples"),
 )
+# Views that a tab leads to, and then on: another kernel, one of the examples.
+PARTS = {"boosting": "kernel", "example": "examples"}
 LATER = {
     "5": "a later version brings weight averaging; this one has views 1 to 4, and 7",
     "6": "a later version brings the layers; this one has views 1 to 4, and 7",
@@ -32,6 +34,7 @@ def header(name: str, right: Sequence[Span], width: int, look: Look) -> Line:
 def tabs(view: str, width: int, look: Look) -> Line:
     """Return the views, the present one in brackets, later ones dim."""
     spans: list[Span] = []
+    view = PARTS.get(view, view)
     for key, name, own in TABS:
         text = f"{key} {name}"
         spans.append(

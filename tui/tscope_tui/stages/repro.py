@@ -40,6 +40,7 @@ KERNEL = {
     "course": ("distance_train", "alignment_train", "alignment_test"),
     "pair": ("kernel", "effective_rank_train", "movement_train", "weight_norm_max_train"),
     "kernel method": (),
+    "neighbours": ("matrix_step", "kernel", "train", "test"),
 }
 # Those of the updates.
 UPDATES = {
@@ -47,6 +48,15 @@ UPDATES = {
     "influence": ("traced", "train", "influence"),
     "visits": ("top_example", "top_influence"),
 }
+# Those of a network against trees.
+BOOSTING = {
+    "norms": ("share", "norm_net", "norm_trees"),
+    "increase": ("share", "relative_increase"),
+    "errors": ("share", "error_net", "error_trees"),
+    "against": (),
+}
+# Those of single examples, that the recorded outputs of a probe set give.
+EXAMPLES = ("examples", "outputs", "picture")
 # The options of an analysis that its numbers depend on, with the values that go without saying.
 _OPTIONS: Mapping[str, Mapping[str, object]] = {
     "effective-params": {
@@ -90,6 +100,21 @@ _OPTIONS: Mapping[str, Mapping[str, object]] = {
         "dtype": None,
         "max_memory_mb": 512,
     },
+    "boosting": {
+        "against": None,
+        "against_root": None,
+        "irregularity": "pca",
+        "irregular": 0.1,
+        "shares": "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1",
+        "draws": 50,
+        "seed": 0,
+        "probe": None,
+        "every": None,
+        "preconditioned": False,
+        "train": None,
+        "dtype": None,
+        "max_memory_mb": 2048,
+    },
     "telescoping": {
         "probe": None,
         "replay": False,
@@ -103,10 +128,11 @@ _OPTIONS: Mapping[str, Mapping[str, object]] = {
     },
 }
 _METRICS: Mapping[str, Collection[str]] = {
-    "telescoping": (*_RESULTS, "layers"),
+    "telescoping": (*_RESULTS, "layers", "contribution"),
     "effective-params": EFFECTIVE,
     "kernel": KERNEL,
     "updates": UPDATES,
+    "boosting": BOOSTING,
 }
 # Columns of the narrowest screen that are left in the box.
 _WIDTH = 54
@@ -122,6 +148,7 @@ def repro(
     step: int = 0,
     held: bool = True,
     known: Collection[str] | None = None,
+    example: tuple[str, int] | None = None,
 ) -> list[str]:
     """Return the lines: the command line, then Python.
 
@@ -134,20 +161,25 @@ def repro(
         step: The step at which the norms of the examples are shown.
         held: The result of effective parameters has held-out examples.
         known: The arrays of the result of the kernel; None where all are.
+        example: The probe set of the examples, and the chosen one; None where none are shown.
     """
     if pane == "accuracy" and not has_accuracy:
         pane = "gradient"
     opened = [f"trace = tscope.open({_text(path)})"]
-    if pane in _ARRAYS:
-        shown = ("trace.steps", *_ARRAYS[pane])
-        start = [*(["import numpy as np"] if "np." in shown[1] else []), "import tscope", *opened]
+    if pane in _ARRAYS or (pane in EXAMPLES and example is not None):
+        shown = _examples(pane, *example) if example and pane in EXAMPLES else ("trace.steps", *_ARRAYS[pane])
+        start = [
+            *(["import numpy as np"] if any("np." in one for one in shown) else []),
+            "import tscope",
+            *opened,
+        ]
         program = "\n".join(["", *start, *(f"print({one})" for one in shown), ""])
         command = f"python -c {shlex.quote(program)}".split("\n")
         return ["# command line", *command, "", "# Python", *start, *shown]
     metric = next((metric for metric, panes in _METRICS.items() if pane in panes), None)
     if metric is not None:
         chosen = _chosen(metric, options or {})
-        if pane == "layers":
+        if pane in ("layers", "contribution"):
             chosen["replay"] = True
         words = [f"--metric {metric}", *(_flag(name, value) for name, value in chosen.items()), "--json"]
         arguments = [_text(path), f'"{metric}"', *(f"{name}={_value(chosen[name])}" for name in chosen)]
@@ -160,7 +192,7 @@ def repro(
             "result = tscope.analyze(",
             *(f"    {argument}," for argument in arguments),
             ")",
-            'step = result.arrays["step"].data',
+            *(() if metric == "boosting" else ('step = result.arrays["step"].data',)),
             *_shown(pane, band, step, held=held, known=known),
         ]
     if pane == "traces":
@@ -174,6 +206,15 @@ def repro(
         *opened,
         "trace.facts",
     ]
+
+
+def _examples(pane: str, probe: str, example: int) -> tuple[str, ...]:
+    """Return the recorded arrays that a pane of single examples shows."""
+    folder = f"probe/{probe}"
+    if pane == "picture":
+        return (f"trace[{_text(f'{folder}/input/0')}][{example}]",)
+    each = "" if pane == "examples" else f"[:, {example}]"
+    return f"trace[{_text(f'{folder}/probe_step')}]", f"trace[{_text(f'{folder}/output')}]{each}"
 
 
 def flags(metric: str, options: Mapping[str, object]) -> list[str]:
@@ -198,10 +239,12 @@ def _shown(
         return _layers(band)
     if pane == "terms":
         return _terms(band)
-    if pane in ("method", "kernel method"):
+    if pane in ("method", "kernel method", "against"):
         return ["result.scalars, result.notes"]
-    if pane in UPDATES:
-        arrays = list(UPDATES[pane])
+    if pane in UPDATES or pane in BOOSTING:
+        arrays = list(UPDATES[pane] if pane in UPDATES else BOOSTING[pane])
+    elif pane == "contribution":
+        arrays = ["contribution"]
     elif pane in KERNEL:
         arrays = [name for name in KERNEL[pane] if known is None or name in known]
     else:

@@ -13,6 +13,7 @@ from tscope_tui import canvas
 from tscope_tui.data.entry import Entry, read_entry
 from tscope_tui.data.run import RunData
 from tscope_tui.data.status import State, age
+from tscope_tui.data.telescoping import Choice
 from tscope_tui.keys import Scope
 from tscope_tui.layout import Rect, Tier, arrange, bottom, names, tier, top
 from tscope_tui.panes.chart import ChartPane
@@ -20,7 +21,14 @@ from tscope_tui.panes.pane import Draw, Pane
 from tscope_tui.panes.scrubber import Scrubber
 from tscope_tui.plot import compact
 from tscope_tui.spans import Line, Span, crop
-from tscope_tui.stages import chrome, run_effective, run_kernel, run_updates
+from tscope_tui.stages import (
+    chrome,
+    run_boosting,
+    run_effective,
+    run_examples,
+    run_kernel,
+    run_updates,
+)
 from tscope_tui.stages.actions import perform
 from tscope_tui.stages.host import Host
 from tscope_tui.stages.run_actions import RunActions
@@ -28,6 +36,9 @@ from tscope_tui.stages.run_analysis import RunAnalysis
 from tscope_tui.stages.run_panes import panes_of
 from tscope_tui.stages.run_reader import RunReader
 from tscope_tui.stages.run_state import RunState
+
+# What is read after the curves, and kept meanwhile.
+_LATER = ("telescoping", "effective", "kernel", "updates", "boosting", "examples", "shown")
 
 
 class RunStage(RunActions):
@@ -46,7 +57,7 @@ class RunStage(RunActions):
             Entry(one, clean(one.name.removesuffix(".zarr")), State.DONE) for one in siblings or (path,)
         ]
         self.side = 0
-        self._reader = RunReader(host, path, lambda: (self.state.choice, self.state.window), self._take)
+        self._reader = RunReader(host, path, self._wanted, self._take)
         self._panes: tuple[object, dict[str, Pane]] = (None, {})
 
     # Reading.
@@ -69,16 +80,16 @@ class RunStage(RunActions):
         """Read what is new, with the present choice and window."""
         self._reader.reload(after)
 
+    def _wanted(self) -> tuple[Choice, tuple[float, float] | None, int | None]:
+        """Return what to read; single examples only where they are shown."""
+        return self.state.choice, self.state.window, self.chosen_example() if self.by_example else None
+
     def _take(self, data: RunData, full: bool) -> None:
-        if not full and self.data.telescoping is not None:
-            data = replace(data, telescoping=self.data.telescoping)
-        if not full and self.data.effective is not None:
-            data = replace(data, effective=self.data.effective)
-        if not full and self.data.kernel is not None:
-            data = replace(data, kernel=self.data.kernel)
-        if not full and self.data.updates is not None:
-            data = replace(data, updates=self.data.updates)
-        self.data = data
+        known = {name: getattr(self.data, name) for name in _LATER if getattr(data, name) is None}
+        if full:
+            # What was not asked for this time is not gone.
+            known = {name: value for name, value in known.items() if name in ("examples", "shown")}
+        self.data = data = replace(data, **known)
         self.loaded = self.loaded or full
         if data.steps is not None:
             self.state = self.state.grown(data.last)
@@ -96,17 +107,21 @@ class RunStage(RunActions):
         state = self.state
         key = (
             (self.data, self.loaded, state.window, state.shown_band(), state.first_layer),
+            (state.choice, state.kernel_share),
             (tuple(self.siblings), self.side),
         )
         if self._panes[0] != key:
             self._panes = key, panes_of(self.data, state, self.siblings, self.side, loaded=self.loaded)
         # The panes that are of a single step; the others must not be made anew when the cursor moves.
-        return {
-            **self._panes[1],
-            "spread": run_effective.spread_of(self.data, state, loaded=self.loaded),
-            **run_kernel.panes_at(self.data, state, loaded=self.loaded),
-            **run_updates.panes_at(self.data, state, loaded=self.loaded),
+        loaded, still = self.loaded, self._panes[1]
+        moving: dict[str, Pane] = {
+            "spread": run_effective.spread_of(self.data, state, loaded=loaded),
+            **run_kernel.panes_at(self.data, state, loaded=loaded),
+            **run_updates.panes_at(self.data, state, loaded=loaded),
         }
+        if self.by_example:
+            moving |= run_examples.panes_at(self.data, state, still["prediction"], loaded=loaded)
+        return {**still, **moving}
 
     def rects(self, width: int, height: int) -> dict[str, Rect]:
         """Return where the panes are."""
@@ -214,8 +229,12 @@ class RunStage(RunActions):
             return run_effective.status_of(self.data.effective, self.state.cursor, ascii=ascii)
         if self.state.view == "kernel" and self.data.kernel is not None:
             return run_kernel.status_of(self.data.kernel, self.state.cursor)
-        if self.state.view == "examples" and self.data.updates is not None:
-            return run_updates.status_of(self.data, self.data.updates, self.state)
+        if self.state.view == "boosting" and self.data.boosting is not None:
+            return run_boosting.status_of(self.data.boosting)
+        if self.by_example:
+            if self.state.focus in ("influence", "visits") and self.data.updates is not None:
+                return run_updates.status_of(self.data, self.data.updates, self.state)
+            return run_examples.status_of(self.data, self.state)
         told = self.data.telescoping
         if self.state.view == "telescoping" and told is not None and told.step.size:
             worst = told.worst(1)

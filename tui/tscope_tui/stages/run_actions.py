@@ -2,67 +2,39 @@
 
 from __future__ import annotations
 
-import shlex
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from tscope_format.errors import UsageError, clean
 
-from tscope_tui.data import effective, kernel, updates
-from tscope_tui.data.entry import Entry
+from tscope_tui.data import boosting
 from tscope_tui.data.events import neighbour
-from tscope_tui.data.run import RunData
 from tscope_tui.keys import help_lines
-from tscope_tui.layout import Rect, names, tier
+from tscope_tui.layout import names, tier
 from tscope_tui.panes.chart import ChartPane
+from tscope_tui.panes.examples import ExamplesPane
 from tscope_tui.panes.heat import HeatPane
 from tscope_tui.panes.influence import InfluencePane
-from tscope_tui.panes.pane import Pane
-from tscope_tui.panes.spectrum import SpectrumPane
+from tscope_tui.panes.neighbours import NeighboursPane
+from tscope_tui.panes.relation import RelationPane
 from tscope_tui.panes.spread import SpreadPane
 from tscope_tui.spans import Span
 from tscope_tui.stages import chrome, export
-from tscope_tui.stages.host import Host
-from tscope_tui.stages.repro import EFFECTIVE, KERNEL, UPDATES, flags, repro
-from tscope_tui.stages.run_analysis import RunAnalysis
-from tscope_tui.stages.run_state import RunState
+from tscope_tui.stages.repro import BOOSTING, EFFECTIVE, KERNEL, UPDATES, repro
+from tscope_tui.stages.run_analysis import RunAnalysis, request_of
+from tscope_tui.stages.run_choices import REST, RunChoices
 
 # Frames a second while it plays: each is a few hundred bytes.
 _FRAMES = 10
 _PLAY_SECONDS = 10
-# Seconds for which a choice or window must rest before rows are read for it.
-_REST = 0.15
 
 
-class RunActions(ABC):
+class RunActions(RunChoices):
     """The actions of the key table on a run."""
 
-    host: Host
-    path: Path
-    state: RunState
-    data: RunData
     analysis: RunAnalysis
-    siblings: list[Entry]
-    side: int
     _worst = -1
-
-    @abstractmethod
-    def panes(self) -> dict[str, Pane]:
-        """Return every pane by name."""
-
-    @abstractmethod
-    def focus_in(self, width: int, height: int) -> str:
-        """Return the pane with the focus."""
-
-    @abstractmethod
-    def rects(self, width: int, height: int) -> dict[str, Rect]:
-        """Return where the panes are."""
-
-    @abstractmethod
-    def reload(self, after: float = 0.0) -> None:
-        """Read what is new, with the present choice and window."""
 
     def go(self, step: float) -> None:
         """Move the cursor to a step."""
@@ -73,7 +45,7 @@ class RunActions(ABC):
     def _window_moved(self, before: tuple[float, float] | None) -> None:
         """Read the rows of a new window in detail, once it has come to rest."""
         if self.state.window != before and any(curve.block > 1 for curve in self.data.curves.values()):
-            self.reload(_REST)
+            self.reload(REST)
 
     def do_step(self, count: int) -> None:
         """Move the cursor by rows."""
@@ -181,68 +153,6 @@ class RunActions(ABC):
         """Begin, end or clear the marked range."""
         self.state = self.state.mark()
 
-    def _focused(self) -> tuple[str, Pane]:
-        name = self.focus_in(*self.host.screen_size())
-        return name, self.panes()[name]
-
-    def do_down(self) -> None:
-        """Choose the next one in the focused pane."""
-        self._choose(1)
-
-    def do_up(self) -> None:
-        """Choose the previous one in the focused pane."""
-        self._choose(-1)
-
-    def _choose(self, direction: int) -> None:
-        name, _ = self._focused()
-        told = self.data.telescoping
-        if name == "events":
-            self.do_event(direction)
-        elif name == "traces":
-            self.side = (self.side + direction) % max(1, len(self.siblings))
-        elif name == "layers" and told is not None:
-            # The residual and the frame take three lines of the pane.
-            room = self.rects(*self.host.screen_size())[name].height - 3
-            first = min(max(0, self.state.first_layer + direction), max(0, len(told.layers) - room))
-            self.state = replace(self.state, first_layer=first)
-        elif name == "kernel":
-            self._choose_pair(direction, 0)
-        elif name == "influence" and self.data.updates is not None:
-            room = self.rects(*self.host.screen_size())[name].height - 2
-            most = max(0, self.data.updates.train.size - room)
-            first = min(max(0, self.state.first_influence + direction), most)
-            self.state = replace(self.state, first_influence=first)
-        elif self.state.view == "examples" and self.data.updates is not None:
-            if not self.data.updates.traced.size:
-                self.host.say("no influences were traced; a runs the analysis")
-                return
-            self.state = self.state.other_traced(direction, self.data.updates.traced.tolist())
-            self.reload(_REST)
-        elif self.state.view == "telescoping" and told is not None:
-            self.state = self.state.other_example(direction, told.examples)
-            self.reload(_REST)
-
-    def _choose_pair(self, rows: int, columns: int) -> None:
-        """Move the chosen pair by cells of the map: by so many points that the mark moves."""
-        found = self.data.kernel
-        if found is None or found.matrices is None:
-            self.host.say("no matrix was kept; see the pane")
-            return
-        points = found.matrices.pairs.shape[1]
-        rect = self.rects(*self.host.screen_size())["kernel"]
-        down = max(1, -(-points // max(1, rect.height - 2)))
-        across = max(1, -(-points // max(1, rect.width - 2)))
-        self.state = self.state.other_pair(rows * down, columns * across, points)
-
-    def do_output(self) -> None:
-        """Choose the next output."""
-        told = self.data.updates if self.state.view == "examples" else self.data.telescoping
-        if told is None or told.outputs < 2:
-            self.host.say("there is only one output" if told is not None else "no predictions to choose from")
-            return
-        self.state = self.state.other_output(told.outputs)
-        self.reload(_REST)
-
     def do_worst(self, direction: int) -> None:
         """Go to the next or previous of the worst telescoping steps."""
         told = self.data.telescoping
@@ -256,14 +166,9 @@ class RunActions(ABC):
 
     def do_view(self, view: str) -> None:
         """Change the view."""
-        first = {
-            "overview": "loss",
-            "telescoping": "prediction",
-            "effective": "parameters",
-            "kernel": "kernel",
-            "examples": "prediction",
-        }[view]
-        self.state = replace(self.state, view=view, focus=first, maximised=False)
+        if view == "kernel" and self.state.view == "kernel":
+            view = "boosting"
+        self.show_view(view)
 
     def do_later(self, key: str) -> None:
         """Say what a view of a later version needs."""
@@ -286,6 +191,8 @@ class RunActions(ABC):
             self.host.open(self.siblings[self.side].path, [entry.path for entry in self.siblings])
         elif name == "events":
             self.do_event(1)
+        elif name == "examples" and self.data.examples is not None:
+            self.drill(self.chosen_example())
 
     def do_back(self) -> None:
         """Undo the last thing that covers others: maximised pane, marked range, zoom; else leave."""
@@ -294,35 +201,23 @@ class RunActions(ABC):
             self.state = replace(state, maximised=False)
         elif state.range_start is not None or state.band is not None:
             self.state = replace(state, range_start=None, band=None)
+        elif state.view in chrome.PARTS:
+            self.show_view(chrome.PARTS[state.view])
         else:
             self.host.back()
 
     def do_analyse(self) -> None:
-        """Start the analysis, or cancel it."""
-        if self.state.view == "effective":
-            shown = self.data.effective
-            # With the options of the result that is shown, so that what grew is followed with the same.
-            options = [] if shown is None else flags(effective.METRIC, shown.options)
-            self.analysis.toggle(effective.METRIC, [word for flag in options for word in shlex.split(flag)])
+        """Start the analysis that the view or the focused pane shows, or cancel it."""
+        name = self._focused()[0]
+        if self.state.view == "boosting" and self.data.boosting is None and not self.analysis.progress:
+            self.host.ask("against the trace of trees: ", "", self._against, None)
             return
-        if self.state.view == "kernel":
-            self.analysis.toggle(kernel.METRIC, self._kernel_options())
-            return
-        if self.state.view == "examples" or self._focused()[0] == "terms":
-            known = {} if self.data.updates is None else self.data.updates.options
-            options = flags(updates.METRIC, known)
-            self.analysis.toggle(updates.METRIC, [word for flag in options for word in shlex.split(flag)])
-            return
-        replay = self._focused()[0] == "layers" or self.data.telescoping is not None
-        self.analysis.toggle("telescoping", ["--replay"] if replay else [])
+        self.analysis.toggle(*request_of(self.data, self.state, name))
 
-    def _kernel_options(self) -> list[str]:
-        """Return the options of the result that is shown, and those that keep matrices."""
-        shown = self.data.kernel
-        options = {} if shown is None else dict(shown.options)
-        if not options.get("matrix"):
-            options["matrix"] = options.get("at") or "0,last"
-        return [word for flag in flags(kernel.METRIC, options) for word in shlex.split(flag)]
+    def _against(self, text: str) -> None:
+        """Compare with the trace of trees that was named."""
+        if text.strip():
+            self.analysis.toggle(boosting.METRIC, ["--against", text.strip()])
 
     def do_export(self) -> None:
         """Write the focused pane to files."""
@@ -345,7 +240,9 @@ class RunActions(ABC):
     def do_yank(self) -> None:
         """Copy the row at the cursor."""
         name, pane = self._focused()
-        if isinstance(pane, SpreadPane | HeatPane | SpectrumPane | InfluencePane):
+        if isinstance(
+            pane, SpreadPane | HeatPane | RelationPane | InfluencePane | ExamplesPane | NeighboursPane
+        ):
             text = pane.at()
         else:
             text = pane.table().near(self.state.cursor)
@@ -359,12 +256,17 @@ class RunActions(ABC):
         told = self.data.telescoping
         options: Mapping[str, object] = {}
         data = self.data
-        results = ((EFFECTIVE, data.effective), (KERNEL, data.kernel), (UPDATES, data.updates))
+        results = (
+            (EFFECTIVE, data.effective),
+            (KERNEL, data.kernel),
+            (UPDATES, data.updates),
+            (BOOSTING, data.boosting),
+        )
         shown = next((result for panes, result in results if name in panes), None)
         if any(name in panes for panes, _ in results):
             options = {} if shown is None else shown.options
         elif told is not None:
-            options = told.contribution_options if name == "layers" else told.options
+            options = told.contribution_options if name in ("layers", "contribution") else told.options
         band = self.state.shown_band() or (0, self.data.last)
         lines = repro(
             name,
@@ -372,9 +274,10 @@ class RunActions(ABC):
             has_accuracy=told is not None and bool(told.accuracy),
             options=options,
             band=(round(band[0]), round(band[1])),
-            step=pane.step if isinstance(pane, SpreadPane | SpectrumPane) else self.state.cursor,
+            step=pane.step if isinstance(pane, SpreadPane | RelationPane) else self.state.cursor,
             held=self.data.effective is None or self.data.effective.gap is not None,
             known=None if self.data.kernel is None else self.data.kernel.arrays,
+            example=None if data.examples is None else (data.examples.probe, self.chosen_example()),
         )
         if shown is not None:
             # Where there is no room for the pane of the method, its notes are read here.

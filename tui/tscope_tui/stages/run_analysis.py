@@ -1,12 +1,55 @@
-"""The analysis that a run's views show, started and cancelled by one key."""
+"""The analyses that a run's views show: which one a key starts, and the one that runs."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tscope_tui.data import boosting, effective, kernel, updates
+from tscope_tui.data.run import RunData
 from tscope_tui.jobs.analysis import Analysis
 from tscope_tui.stages.host import Host
+from tscope_tui.stages.repro import flags
+from tscope_tui.stages.run_state import RunState
+from tscope_tui.stages.run_updates import traced_example
+
+# The panes of view 7 that another metric than `updates` fills.
+_OTHERS = {"neighbours": kernel.METRIC, "contribution": "telescoping", "examples": effective.METRIC}
+
+
+def request_of(data: RunData, state: RunState, pane: str) -> tuple[str, list[str]]:
+    """Return the metric that fills the view, or in some views the pane, and its options.
+
+    The options are those of the result that is shown, so that what grew is followed with the same.
+    """
+    metric = {"effective": effective.METRIC, "kernel": kernel.METRIC, "boosting": boosting.METRIC}.get(
+        state.view
+    )
+    if state.view in ("examples", "example"):
+        metric = _OTHERS.get(pane, updates.METRIC)
+    elif pane == "terms":
+        metric = updates.METRIC
+    results = {
+        effective.METRIC: data.effective,
+        kernel.METRIC: data.kernel,
+        updates.METRIC: data.updates,
+        boosting.METRIC: data.boosting,
+    }
+    if metric is None or metric not in results:
+        replay = pane in ("layers", "contribution") or data.telescoping is not None
+        return "telescoping", ["--replay"] if replay else []
+    shown = results[metric]
+    options = {} if shown is None else dict(shown.options)
+    if metric == kernel.METRIC and not options.get("matrix"):
+        options["matrix"] = options.get("at") or "0,last"
+    if metric == updates.METRIC and data.updates is not None:
+        example = traced_example(data, data.updates, state)
+        if state.view == "example" and example is not None and example not in data.updates.traced:
+            # The chosen one beside those that were traced before.
+            both = sorted({example, *data.updates.traced.tolist()})
+            options["influence"] = ",".join(map(str, both))
+    return metric, [word for flag in flags(metric, options) for word in shlex.split(flag)]
 
 
 class RunAnalysis:

@@ -5,25 +5,33 @@ from __future__ import annotations
 import math
 import shlex
 
-from tscope_tui.data.kernel import METRIC, SERIES, Kernel
+import numpy as np
+
+from tscope_tui.data.kernel import METRIC, SERIES, Kernel, Matrices, ordered
 from tscope_tui.data.run import RunData
 from tscope_tui.panes.chart import ChartPane
 from tscope_tui.panes.facts import FactsPane
 from tscope_tui.panes.heat import HeatPane
 from tscope_tui.panes.pane import Pane
-from tscope_tui.panes.spectrum import SpectrumPane, spectrum_pane
-from tscope_tui.plot import Dash, Series, compact
+from tscope_tui.panes.relation import RelationPane
+from tscope_tui.panes.spectrum import spectrum_pane
+from tscope_tui.plot import DASHES, Dash, Series, compact
 from tscope_tui.spans import Span
 from tscope_tui.stages.run_absence import absence
 from tscope_tui.stages.run_state import RunState
 
+# Layers whose curves are told apart in one chart.
+_LAYERS = 6
 _LABELS = {"distance_train": "distance", "alignment_train": "align", "alignment_test": "held-out align"}
 _DASHES: dict[str, Dash] = {"distance_train": "solid", "alignment_train": "dash", "alignment_test": "dot"}
 
 
-def kernel_panes(data: RunData, *, loaded: bool) -> dict[str, Pane]:
+def kernel_panes(data: RunData, state: RunState, *, loaded: bool) -> dict[str, Pane]:
     """Return the panes that are of the whole run."""
-    return {"course": _course(data, loaded), "kernel method": FactsPane(_method(data, loaded), "method")}
+    return {
+        "course": _course(data, state, loaded),
+        "kernel method": FactsPane(_method(data, loaded), "method"),
+    }
 
 
 def panes_at(data: RunData, state: RunState, *, loaded: bool) -> dict[str, Pane]:
@@ -33,7 +41,7 @@ def panes_at(data: RunData, state: RunState, *, loaded: bool) -> dict[str, Pane]
         told = _missing(data, loaded)
         return {
             "kernel": HeatPane(None, 0, empty=told),
-            "spectrum": SpectrumPane((), 0, told),
+            "spectrum": RelationPane("spectrum", "", "", (), empty=told),
             "pair": FactsPane((), "pair"),
         }
     kept = (
@@ -41,10 +49,23 @@ def panes_at(data: RunData, state: RunState, *, loaded: bool) -> dict[str, Pane]
         f"{analyse_text(data)} --matrix 0,last",
     )
     return {
-        "kernel": HeatPane(found.matrices, state.cursor, state.pair, kept),
+        "kernel": HeatPane(_matrices(found, state), state.cursor, state.pair, state.difference, kept),
         "spectrum": spectrum_pane(found, state.cursor),
         "pair": FactsPane(_pair(found, state), "pair"),
     }
+
+
+def _matrices(found: Kernel, state: RunState) -> Matrices | None:
+    """Return the kept matrices in the chosen order."""
+    if found.matrices is None or state.kernel_order == found.matrices.order:
+        return found.matrices
+    return ordered(found.matrices, state.kernel_order)
+
+
+def shared_of(found: Kernel, state: RunState) -> str:
+    """Return the quantity whose shares of the layers are shown; empty for none."""
+    known = list(found.shares)
+    return known[state.kernel_share - 1] if 0 < state.kernel_share <= len(known) else ""
 
 
 def status_of(found: Kernel, cursor: int) -> list[Span]:
@@ -78,10 +99,13 @@ def _missing(data: RunData, loaded: bool) -> tuple[str, ...]:
     return absence(data, "tangent kernel", data.kernel_lacks, command, loaded=loaded)
 
 
-def _course(data: RunData, loaded: bool) -> ChartPane:
+def _course(data: RunData, state: RunState, loaded: bool) -> ChartPane:
+    """Return the series of the whole kernel, or the layers' shares of one of its quantities."""
     found = data.kernel
     if found is None or not found.step.size:
         return ChartPane("distance, alignment", (), empty=_missing(data, loaded))
+    if quantity := shared_of(found, state):
+        return _layers(found, quantity)
     series = [
         Series(_LABELS[name], found.step, found.series[name], _DASHES[name], hue)
         for hue, name in enumerate(SERIES)
@@ -90,10 +114,24 @@ def _course(data: RunData, loaded: bool) -> ChartPane:
     return ChartPane("K", tuple(series))
 
 
+def _layers(found: Kernel, quantity: str) -> ChartPane:
+    """Return the course of the shares of the layers that have most of a quantity at the end."""
+    shares = found.shares[quantity]
+    order = np.argsort(-np.nan_to_num(shares[-1]), kind="stable")[:_LAYERS]
+    series = tuple(
+        Series(found.layers[layer], found.step, shares[:, layer], DASHES[place % len(DASHES)], place)
+        for place, layer in enumerate(order.tolist())
+    )
+    rest = len(found.layers) - len(series)
+    return ChartPane(
+        f"share of {quantity.replace('_', ' ')}{f', {rest} layers less' if rest else ''}", series
+    )
+
+
 def _pair(found: Kernel, state: RunState) -> tuple[tuple[str, str], ...]:
     """Return the chosen pair, and what of the kernel as a whole is not in the charts."""
     lines = []
-    matrices = found.matrices
+    matrices = _matrices(found, state)
     if matrices is not None and matrices.pairs.size:
         index, points = matrices.at(state.cursor), matrices.pairs.shape[1]
         row, column = (min(at, points - 1) for at in state.pair)
@@ -116,11 +154,21 @@ def _pair(found: Kernel, state: RunState) -> tuple[tuple[str, str], ...]:
         )
     )
     lines.append(("moved", f"{value_of('movement_train')} times ‖K₀‖"))
+    if found.shares:
+        quantity = shared_of(found, state) or next(iter(found.shares))
+        lines.append(("layers (w)", f"{quantity.replace('_', ' ')}: {_largest(found, quantity, at)}"))
     weights = value_of("weight_norm_max_train")
     if "weight_norm_max_test" in found.series:
         weights += f" train, {value_of('weight_norm_max_test')} held out"
     lines.append(("max ‖k(x)‖", weights))
     return tuple(lines)
+
+
+def _largest(found: Kernel, quantity: str, row: int) -> str:
+    """Return the layers with most of a quantity at a row, in words."""
+    shares = np.nan_to_num(found.shares[quantity][row])
+    order = np.argsort(-np.abs(shares), kind="stable")[:4].tolist()
+    return ", ".join(f"{found.layers[layer]} {shares[layer]:.0%}" for layer in order)
 
 
 def _method(data: RunData, loaded: bool) -> tuple[tuple[str, str], ...]:

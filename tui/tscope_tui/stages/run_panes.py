@@ -16,6 +16,8 @@ from tscope_tui.panes.pane import Pane
 from tscope_tui.panes.shares import SharesPane
 from tscope_tui.panes.traces import TracesPane
 from tscope_tui.plot import Dash, Series
+from tscope_tui.stages import run_examples
+from tscope_tui.stages.run_boosting import boosting_panes
 from tscope_tui.stages.run_effective import effective_panes
 from tscope_tui.stages.run_kernel import kernel_panes
 from tscope_tui.stages.run_state import RunState
@@ -47,7 +49,9 @@ def panes_of(
         "error": _errors(data, telescoping, loaded),
         "layers": _layers(data, state, telescoping, loaded),
         **effective_panes(data, loaded=loaded),
-        **kernel_panes(data, loaded=loaded),
+        **kernel_panes(data, state, loaded=loaded),
+        **boosting_panes(data, loaded=loaded),
+        **run_examples.panes_of(data, state, loaded=loaded),
         "traces": TracesPane(tuple(siblings), selected=side, compact=True),
         "recorded": FactsPane(_facts(data)),
     }

@@ -16,7 +16,7 @@ from tscope_tui.stages.host import Host
 # Seconds between two reads of a growing trace, so that the screen changes twice a second at most.
 _TICK = 0.5
 
-Wanted = Callable[[], tuple[Choice, tuple[float, float] | None]]
+Wanted = Callable[[], tuple[Choice, tuple[float, float] | None, int | None]]
 
 
 class RunReader:
@@ -25,7 +25,7 @@ class RunReader:
     Args:
         host: Gives threads and timers.
         path: The trace.
-        wanted: Tells the choice and the window that are looked at.
+        wanted: Tells the choice and the window that are looked at, and the example whose input is, if any.
         taken: Is given every new snapshot, and whether it has predictions.
     """
 
@@ -43,7 +43,7 @@ class RunReader:
     def start(self) -> None:
         """Read the curves, then the predictions, then follow the trace."""
         self._seen = signature(self._path)
-        choice, window = self._wanted()
+        choice, window, _ = self._wanted()
         self._host.background(
             "load",
             lambda: self._source.load(choice, window, curves_only=True),
@@ -63,9 +63,11 @@ class RunReader:
         if after:
             self._timers["reload"] = self._host.later(after, self.reload)
             return
-        choice, window = self._wanted()
+        choice, window, example = self._wanted()
         self._host.background(
-            "load", lambda: self._source.load(choice, window), lambda data: self._take(data, full=True)
+            "load",
+            lambda: self._source.load(choice, window, example=example),
+            lambda data: self._take(data, full=True),
         )
 
     def _take(self, data: RunData, *, full: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from tscope_tui.data.kernel import Order
 from tscope_tui.data.telescoping import Choice
 
 # Steps in sight at the deepest zoom.
@@ -16,7 +17,7 @@ class RunState:
     """The shared cursor, the steps in sight, and the choices of each pane.
 
     Attributes:
-        view: overview, telescoping, effective, kernel or examples.
+        view: overview, telescoping, effective, kernel, boosting, examples or example.
         focus: The pane with the focus.
         maximised: It has the whole room.
         cursor: The step of the scrubber.
@@ -34,6 +35,10 @@ class RunState:
         first_layer: The first layer listed.
         first_influence: The first training example listed.
         pair: The chosen row and column of the kernel.
+        example_order: What the examples are ordered by, where it is known.
+        kernel_order: How the kernel's points are ordered.
+        kernel_share: Which of the quantities that layers share in is shown, counted from 1; 0 for none.
+        difference: The kernel is shown less the first one.
     """
 
     view: str = "overview"
@@ -54,6 +59,10 @@ class RunState:
     first_layer: int = 0
     first_influence: int = 0
     pair: tuple[int, int] = (0, 0)
+    example_order: str = "loss"
+    kernel_order: Order = "label"
+    kernel_share: int = 0
+    difference: bool = False
 
     @property
     def new(self) -> int:

@@ -15,9 +15,12 @@ from tscope_tui.plot import compact
 from tscope_tui.spans import Span
 from tscope_tui.stages.repro import flags
 from tscope_tui.stages.run_absence import absence
+from tscope_tui.stages.run_examples import chosen_of
 from tscope_tui.stages.run_state import RunState
 
 _NONE = np.zeros(0, np.int64)
+# Traced examples that are named.
+_NAMED = 8
 
 
 def panes_at(data: RunData, state: RunState, *, loaded: bool) -> dict[str, Pane]:
@@ -75,7 +78,18 @@ def _influences(data: RunData, found: Updates, state: RunState) -> dict[str, Pan
     if found.influence is None:
         told = ("no influences were traced: press a, or run:", analyse_text(data))
         return _nothing(told)
-    place = found.place(state.choice.example)
+    example = traced_example(data, found, state)
+    if example is not None and example not in found.traced:
+        known = ", ".join(map(str, found.traced[:_NAMED].tolist())) + (
+            ", …" if found.traced.size > _NAMED else ""
+        )
+        return _nothing(
+            (
+                f"example {example} was not traced, only {known} (s orders by influence); press a, or run:",
+                f"{analyse_text(data)} --influence {example}",
+            )
+        )
+    place = found.place(example)
     output = min(state.choice.output or 0, max(0, found.outputs - 1))
     name = f"f{f'[{output}]' if found.outputs > 1 else ''} of example {int(found.traced[place])}"
     whole = found.influences(place, output)
@@ -101,15 +115,22 @@ def _influences(data: RunData, found: Updates, state: RunState) -> dict[str, Pan
     return {"influence": influence, "visits": visits}
 
 
+def traced_example(data: RunData, found: Updates, state: RunState) -> int | None:
+    """Return the chosen example, of the result's own probe set; None leaves the choice to the result."""
+    if data.examples is None or data.examples.probe != found.probe:
+        return state.choice.example if state.choice.example in found.traced else None
+    return chosen_of(data, state)
+
+
 def status_of(data: RunData, found: Updates, state: RunState) -> list[Span]:
     """Return which prediction is shown, and how many notes the result has."""
-    place = found.place(state.choice.example)
-    traced = f"example {int(found.traced[place])} of {found.traced.size} traced" if found.traced.size else ""
+    place = found.place(traced_example(data, found, state))
+    traced = f"example {int(found.traced[place])}, {found.traced.size} traced · " if found.traced.size else ""
     notes = f" · {len(found.notes)} note{'' if len(found.notes) == 1 else 's'} (r)" if found.notes else ""
     told = data.telescoping
     # The chart above them is of the newest predictions, which may be of other examples.
     other = f" · f(x) of {told.probe}" if told is not None and told.probe != found.probe else ""
-    return [Span(f" {traced} (j/k) · probe {found.probe}", "dim"), Span(other + notes, "warn")]
+    return [Span(f" {traced}probe {found.probe}", "dim"), Span(other + notes, "warn")]
 
 
 def analyse_text(data: RunData) -> str:

@@ -51,7 +51,7 @@ class TscopeApp(App[None]):
         self.colours = first_palette()
         super().__init__(driver_class=TerminalDriver, ansi_color=True)
         self.animation_level = "none"
-        self.look = Look(ascii)
+        self.look = Look(ascii, self.colours != "plain")
         # The palette is Textual's, and draws more than ASCII.
         self.use_command_palette = not ascii
         self.mouse = mouse

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 
 from rich.style import Style
 
@@ -78,5 +79,16 @@ def first_palette() -> str:
 
 
 def style_of(palette: Palette, tone: str) -> Style:
-    """Return the style of a tone; never None, which Textual cannot draw under NO_COLOR."""
+    """Return the style of a tone; never None, which Textual cannot draw under NO_COLOR.
+
+    A picture's tones are colours themselves: `#rrggbb/#rrggbb`, of the character and behind it.
+    """
+    if tone.startswith("#"):
+        return _picture(tone)
     return palette.get(tone) or palette["text"]
+
+
+@lru_cache(maxsize=4096)
+def _picture(tone: str) -> Style:
+    above, _, below = tone.partition("/")
+    return Style(color=above, bgcolor=below)

@@ -1,0 +1,109 @@
+"""How much each layer moved the predictions at each step, as a map of layers and steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tscope_tui.data.table import Table, Value
+from tscope_tui.panes.box import box
+from tscope_tui.panes.heat import ASCII_SHADES, LEVELS, SHADES
+from tscope_tui.panes.pane import Draw
+from tscope_tui.plot import compact
+from tscope_tui.spans import Line, Span, pad, wrap
+
+
+@dataclass(frozen=True, eq=False)
+class LayerMapPane:
+    """Layers from top to bottom, steps from left to right.
+
+    Attributes:
+        layers: Their names.
+        step: The steps of the rows (step,).
+        values: ‖J^(l)Δθ^(l)‖ (step, layer).
+        first: The first layer that is listed.
+        empty: What to say, and what would provide the data, when there are none.
+    """
+
+    layers: tuple[str, ...]
+    step: NDArray[np.float64]
+    values: NDArray[np.float64]
+    first: int = 0
+    empty: tuple[str, ...] = ()
+
+    def lines(self, width: int, height: int, draw: Draw) -> list[Line]:
+        """Return the map in its frame."""
+        look = draw.look
+        title = [Span("‖JΔθ‖ by layer and step, all examples", "title")]
+        if not self.values.size:
+            told: list[Line] = [
+                (Span(" " + line, "dim"),) for text in self.empty for line in wrap(text, max(4, width - 4))
+            ]
+            return box(title, told, width, height, look, focused=draw.focused)
+        room, inner = max(1, height - 2), width - 2
+        first = min(self.first, max(0, len(self.layers) - room))
+        shown = self.layers[first : first + room]
+        label = min(max(map(len, shown)), max(6, inner // 3))
+        wide = max(1, inner - label - 2)
+        cells, starts = self._cells(wide, draw.window)
+        cells = cells[first : first + room]
+        finite = cells[np.isfinite(cells)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+        shades = ASCII_SHADES if look.ascii else SHADES
+        cursor = -1 if draw.cursor is None else int(starts.searchsorted(draw.cursor, side="right")) - 1
+        lines: list[Line] = []
+        for name, row in zip(shown, cells.tolist(), strict=True):
+            keys = [
+                ("select" if x == cursor else _tone(value, low, high), _shade(value, low, high, shades))
+                for x, value in enumerate(row)
+            ]
+            runs = [(tone, "".join(mark for _, mark in run)) for tone, run in groupby(keys, lambda k: k[0])]
+            spans = [Span(text, tone) for tone, text in runs]
+            lines.append((Span(f" {pad(name, label, ellipsis=look.ellipsis)} "), *spans))
+        hidden = len(self.layers) - len(shown)
+        more = f"j/k: {hidden} more layers, " if hidden > 0 else ""
+        foot = f"{more}{compact(low, 2)} {shades.strip()} {compact(high, 2)}"
+        return box(title, lines, width, height, look, focused=draw.focused, foot=foot)
+
+    def _cells(
+        self, columns: int, window: tuple[float, float] | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the means over steps (layer, column) of what is in sight, and where each column begins.
+
+        Of fewer rows than columns each row has several. A part without a finite value is NaN.
+        """
+        low, high = window or (float(self.step[0]), float(self.step[-1]))
+        # Row 0 is the state before training: nothing has moved.
+        inside = np.flatnonzero((self.step >= max(low, 1.0)) & (self.step <= high))
+        if not inside.size:
+            return np.full((len(self.layers), columns), np.nan), np.linspace(low, high, columns)
+        at = np.arange(columns) * inside.size // columns
+        edges = np.unique(at)
+        values = self.values[inside]
+        known = np.isfinite(values)
+        sums = np.add.reduceat(np.where(known, values, 0.0), edges, 0)
+        counts = np.add.reduceat(known.astype(float), edges, 0)
+        means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+        return means[np.searchsorted(edges, at)].T, self.step[inside][at]
+
+    def table(self) -> Table:
+        """Return one row a step, a column a layer."""
+        columns: dict[str, list[Value]] = {"step": self.step.tolist()}
+        for index, name in enumerate(self.layers):
+            columns[name] = self.values[:, index].tolist()
+        return Table("contribution", columns)
+
+
+def _unit(value: float, low: float, high: float) -> float:
+    return (value - low) / (high - low) if high > low else 0.5
+
+
+def _tone(value: float, low: float, high: float) -> str:
+    return f"heat{min(LEVELS - 1, int(_unit(value, low, high) * LEVELS))}" if value == value else "dim"
+
+
+def _shade(value: float, low: float, high: float, shades: str) -> str:
+    return shades[min(len(shades) - 1, int(_unit(value, low, high) * len(shades)))] if value == value else "?"
