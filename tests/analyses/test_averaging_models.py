@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +16,8 @@ import tscope
 from tests.analyses.averaging_runs import Runs, make_runs, mean_state
 from tests.models import Conv
 from tests.optimizers.recorded import Recorder, mlp
-from tscope.analyses.averaging import between
+from tscope.analyses.averaging import Options, between
+from tscope.analyses.averaging.stage import prepare
 from tscope.averaging import Matching, State, find_units
 
 
@@ -93,8 +97,8 @@ def shuffled_copy(runs: Runs, path, seed: int = 1):
 @pytest.mark.parametrize("kind", ["mlp", "normed"])
 def test_a_copy_in_another_order_has_no_barrier_after_matching(kind, normed, tmp_path):
     runs = normed if kind == "normed" else make_runs(tmp_path, runs=1, count=3)
-    copy = shuffled_copy(runs, tmp_path / "copy.zarr")
-    options = {"against": str(copy.path), "probe": str(runs.held), "save": False, "layers": False}
+    other = shuffled_copy(runs, tmp_path / "copy.zarr")
+    options = {"against": str(other.path), "probe": str(runs.held), "save": False, "layers": False}
     plain = tscope.analyze(runs.traces[0], "weight-averaging", **options)
     matched = tscope.analyze(runs.traces[0], "weight-averaging", match=True, **options)
     for name in ("train", "test"):
@@ -117,9 +121,9 @@ def test_a_matching_that_changes_a_model_is_refused(normed, tmp_path, monkeypatc
         return type(units)(units.sizes, axes)
 
     monkeypatch.setattr(between, "find_units", wrong)
-    copy = shuffled_copy(normed, tmp_path / "copy.zarr")
+    other = shuffled_copy(normed, tmp_path / "copy.zarr")
     with pytest.raises(AnalysisError, match="predicts otherwise with its units in another order"):
-        tscope.analyze(normed.traces[0], "weight-averaging", against=str(copy.path), match=True, save=False)
+        tscope.analyze(normed.traces[0], "weight-averaging", against=str(other.path), match=True, save=False)
 
 
 def test_float32_models_are_averaged_to_float32_accuracy(tmp_path):
@@ -137,3 +141,15 @@ def test_float32_models_are_averaged_to_float32_accuracy(tmp_path):
     assert precise.scalars["loss_average_test"] == pytest.approx(expected, rel=1e-5)
     assert precise.scalars["identity_error_test"] < 1e-13
     assert 1e-9 < found.scalars["identity_error_test"] < 1e-5
+
+
+def test_batches_of_the_recalibration_fit_the_program(normed):
+    stage = prepare(normed.traces[0], Options(probe=str(normed.held)))
+    assert [len(part[0]) for part in stage.batches()] == [4, 4, 2]
+    assert [len(part[0]) for part in replace(stage, batch=3).batches()] == [3, 3, 4]  # not a batch of one
+    assert [len(part[0]) for part in replace(stage, batch=64).batches()] == [10]
+    fixed = copy.copy(stage.program)
+    fixed.batch = False
+    assert [len(part[0]) for part in replace(stage, program=fixed).batches()] == [4, 4]
+    whole = torch.cat([part[0] for part in stage.batches()])
+    assert torch.equal(whole, normed.sets["train"][0])
