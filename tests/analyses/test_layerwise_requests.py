@@ -14,6 +14,7 @@ from tests.boosting.tree_traces import recorded
 from tests.optimizers.recorded import Recorder, data, train
 from tests.traces import Probe
 from tests.traces import train as plain_train
+from tscope import analyses
 from tscope.analyses.layerwise.pairs import find_pairs
 from tscope.program import Program, export
 
@@ -73,6 +74,13 @@ def test_only_the_parts_that_are_asked_for_are_computed(run):
     assert "contribution" in spectra.arrays
     assert "balance" not in spectra.arrays
     assert "batch_loss_contribution" not in spectra.arrays
+
+
+def test_what_it_costs_is_said_before(run):
+    said: list[str] = []
+    run.analysed(every=4, say=said.append)
+    assert said == ["3 layers at 4 rows, singular values of 3 matrices: about 0 s of arithmetic"]
+    assert analyses.plan(run.trace, "layers", parts="norms", every=3) == "3 layers at 4 rows"
 
 
 def test_what_the_trace_lacks_is_left_out_with_a_note_and_refused_if_asked_for(plain):

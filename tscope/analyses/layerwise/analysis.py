@@ -18,6 +18,7 @@ from torch import Tensor
 from tscope_format.errors import AnalysisError, MissingDataError, clean
 from tscope_format.results import Array, Result
 
+from tscope.analyses.effective.plan import seconds
 from tscope.analyses.kernel.setup import probe_labels
 from tscope.analyses.layers import layers
 from tscope.analyses.layerwise.balance import Balance, balanced_pairs
@@ -25,6 +26,8 @@ from tscope.analyses.layerwise.contributions import Contributions, ProbeLoss
 from tscope.analyses.layerwise.descent import Descent, Expected
 from tscope.analyses.layerwise.norms import Norms
 from tscope.analyses.layerwise.notes import notes
+from tscope.analyses.layerwise.spectra import arithmetic, matrices
+from tscope.analyses.metric import Watch
 from tscope.analyses.telescoping import Options as ProbeChoice
 from tscope.analyses.telescoping import choose_probe
 from tscope.optimizers import infer_loss, read_labels, training_functional, training_steps
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
 
     from tscope.analyses.layerwise.options import Options
     from tscope.analyses.layerwise.pairs import Pair
-    from tscope.analyses.metric import Watch
     from tscope.probes import ProbeSet
     from tscope.replay import Evaluation
     from tscope.trace import Trace
@@ -54,6 +56,11 @@ def analyse(trace: Trace, options: Options, watch: Watch) -> Result:
         UsageError: The options do not fit the trace.
     """
     return _Analysis(trace, options, watch).result()
+
+
+def describe(trace: Trace, options: Options) -> str:
+    """Return what would be computed and what its spectra cost, in words."""
+    return _Analysis(trace, options, Watch()).described()
 
 
 @dataclass
@@ -77,9 +84,18 @@ class _Analysis:
         self.pairs: tuple[Pair, ...] = ()
         self._done, self._total = 0, 3 * len(self.rows)
 
+    def described(self) -> str:
+        """Return how many rows are taken, and about how long their singular values take."""
+        found = matrices(self.real) if self.options.wants("spectra") else ()
+        took = seconds(len(self.rows) * arithmetic(found), torch.float64) if found else 0.0
+        span = f"{took:.0f} s" if took < 100 else f"{took / 60:.0f} min"
+        spectra = f", singular values of {len(found)} matrices: about {span} of arithmetic" if found else ""
+        return f"{len(self.groups)} layers at {len(self.rows)} rows{spectra}"
+
     def result(self) -> Result:
         """Compute the parts one after the other."""
         trace = self.trace
+        self.watch.say(self.described())
         began = time.monotonic()
         stopped = self._parameters()
         probe = self._tried("contributions", self._contributions)

@@ -20,10 +20,18 @@ def run(trace: Trace, options: Options, watch: Watch) -> Result:
     return analyse(trace, options, watch)
 
 
+def plan(trace: Trace, options: Options) -> str:
+    """Say how many rows would be taken, and about what their spectra cost."""
+    from tscope.analyses.layerwise.analysis import describe
+
+    return describe(trace, options)
+
+
 METRIC = Metric(
     name="layers",
     summary="What each layer did: norms, ranks, movement, its part in predictions and loss, balancedness.",
     requires=((EVERY_ROW,),),
     options=Options,
     run=run,
+    plan=plan,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
 def matrices(parameters: Sequence[Entry]) -> tuple[Entry, ...]:
     """Return the parameters that are matrices: a convolution's kernel is (out, in·kernel)."""
     return tuple(entry for entry in parameters if len(entry.shape) > 1 and min(entry.shape) > 0)
+
+
+def arithmetic(parameters: Sequence[Entry]) -> float:
+    """Return the flops of all their singular values, as a product of matrices would take as long for.
+
+    4·m·n·min(m, n), at half the rate of a product (measured in float64: 16 to 36 Gflop/s, against 45).
+    """
+    shapes = [(entry.shape[0], math.prod(entry.shape[1:])) for entry in parameters]
+    return sum(2 * 4.0 * m * n * min(m, n) for m, n in shapes)
 
 
 def singular_values(weight: Tensor) -> Tensor:
