@@ -49,7 +49,9 @@ class RelationPane:
             told: list[Line] = [
                 (Span(" " + line, "dim"),) for text in self.empty for line in wrap(text, max(4, width - 4))
             ]
-            return box([Span(self.name, "title")], told, width, height, look, focused=draw.focused)
+            return box(
+                [Span(self.title or self.name, "title")], told, width, height, look, focused=draw.focused
+            )
         plot = draw.cache.plot(
             self.series,
             max(1, width - 2),

@@ -14,6 +14,7 @@ from tscope_tui.spans import Span
 from tscope_tui.stages.run_absence import absence
 
 _OVER = "share of irregular examples"
+_TITLES = {"norms": "max ‖k(x)‖", "increase": "error of net over trees", "errors": "squared error"}
 _TREES = ("it holds an ensemble of trees: analyse the network's trace, --against this one",)
 
 
@@ -22,20 +23,18 @@ def boosting_panes(data: RunData, *, loaded: bool) -> dict[str, Pane]:
     found = data.boosting
     if found is None or not found.share.size:
         told = _missing(data, loaded)
-        charts = {
-            name: RelationPane(name, name, _OVER, (), empty=told) for name in ("norms", "increase", "errors")
-        }
+        charts = {name: RelationPane(name, title, _OVER, (), empty=told) for name, title in _TITLES.items()}
         facts = tuple(("" if index else "none", text) for index, text in enumerate(told))
         return {**charts, "against": FactsPane(facts, "against trees")}
     return {
-        "norms": RelationPane("norms", "max ‖k(x)‖", _OVER, _pair(found, "norm")),
+        "norms": RelationPane("norms", _TITLES["norms"], _OVER, _pair(found, "norm")),
         "increase": RelationPane(
             "increase",
-            "error of net over trees",
+            _TITLES["increase"],
             _OVER,
             (Series("relative", found.share, found.series["relative_increase"], "solid", 2),),
         ),
-        "errors": RelationPane("errors", "squared error", _OVER, _pair(found, "error")),
+        "errors": RelationPane("errors", _TITLES["errors"], _OVER, _pair(found, "error")),
         "against": FactsPane((*found.facts, *(("note", note) for note in found.notes)), "against trees"),
     }
 
