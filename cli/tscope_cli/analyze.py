@@ -218,6 +218,28 @@ def analyze(
     singular_values: Annotated[
         int | None, typer.Option(metavar="K", help="layers: keep the K largest. [default: 5]")
     ] = None,
+    fit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="events: share of training examples that is a fit. [default: 0.99]"
+        ),
+    ] = None,
+    rise: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="events: gain after the fit that is grokking. [default: 0.2]"),
+    ] = None,
+    spike: Annotated[
+        float | None,
+        typer.Option(metavar="FACTOR", help="events: of the level before, for a spike. [default: 2]"),
+    ] = None,
+    diverge: Annotated[
+        float | None,
+        typer.Option(metavar="FACTOR", help="events: of the lowest loss, for divergence. [default: 10]"),
+    ] = None,
+    sure: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="events: the least confidence. [default: 0.99]"),
+    ] = None,
     points: Annotated[
         int | None, typer.Option(metavar="N", help="weight-averaging: places along α. [default: 11]")
     ] = None,
@@ -299,6 +321,11 @@ def analyze(
         "irregular": irregular,
         "shares": shares,
         "draws": draws,
+        "fit": fit,
+        "rise": rise,
+        "spike": spike,
+        "diverge": diverge,
+        "sure": sure,
         "points": points,
         "match": match or None,
         "recalibrate": None if recalibrate else False,

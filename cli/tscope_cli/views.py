@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tscope_format import Result
 
-from tscope_cli import averaging, collapse, gradients, sketched
+from tscope_cli import averaging, collapse, events, gradients, sketched
 from tscope_cli.layered import entries, read_layers
 from tscope_cli.readings import (
     TERMS,
@@ -101,6 +101,7 @@ def _both(name: str, title: str = "") -> tuple[Curve, ...]:
 
 
 _VIEWS = {
+    "events": events.VIEW,
     "gradients": gradients.VIEW,
     "neural-collapse": collapse.VIEW,
     "layers": View(
@@ -124,6 +125,7 @@ _VIEWS = {
             Panel("first-order change of the probe's loss", each="loss_contribution"),
             Panel("first-order change of the batches' losses", each="batch_loss_contribution"),
             Panel("balancedness ‖Q‖ of consecutive layers", each="balance"),
+            Panel("drift of balancedness ‖Q − Q₀‖", each="balance_drift", log=True),
         ),
         reading=read_layers,
     ),

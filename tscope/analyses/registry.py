@@ -16,6 +16,7 @@ from tscope.analyses import (
     boosting,
     collapse,
     effective,
+    events,
     gradients,
     kernel,
     layerwise,
@@ -41,6 +42,7 @@ _METRICS = {
         gradients.METRIC,
         collapse.METRIC,
         averaging.METRIC,
+        events.METRIC,
     )
 }
 
