@@ -112,6 +112,10 @@ def test_rows_without_a_weight_may_be_anything(tmp_path):
             module.weight.fill_(value)
         run.remember()
     write(run, (torch.zeros(2, 2),), {})
-    weights = np.array([0, 0.5, 0.5, 0.0])
-    (found,) = averaged(run, weights)
+    good, bad = np.array([0, 0.5, 0.5, 0.0]), np.array([0, 0.5, 0.0, 0.5])
+    (found,) = averaged(run, good)
     assert found.theta["weight"].tolist() == [[1.5, 1.5]]
+    beside, diverged = averaged(run, good, bad)
+    assert beside.theta["weight"].tolist() == [[1.5, 1.5]]
+    assert diverged.theta["weight"].isnan().all()
+    assert torch.equal(diverged.theta["bias"], run.states[0]["bias"].double())  # it stayed as it was

@@ -74,12 +74,9 @@ def _sums(
                     if bool(own.any()):
                         sums[name][place] = rows[int(own.nonzero()[-1])]
                 continue
-            # Rows without a weight may be NaN, of a run that diverged later: they are left out, not added
-            # with a weight of zero.
-            used = part.any(0)
             for column in range(0, rows.shape[1], _COLUMNS):
-                chosen = rows[used, column : column + _COLUMNS].double()
-                sums[name][:, column : column + _COLUMNS] += part[:, used] @ chosen
+                piece = slice(column, column + _COLUMNS)
+                _add(sums[name][:, piece], part, rows[:, piece])
     return [
         {
             entry.name: _cast(
@@ -89,6 +86,22 @@ def _sums(
         }
         for place in range(len(weights))
     ]
+
+
+def _add(sums: Tensor, weights: Tensor, rows: Tensor) -> None:
+    """Add weights (average, row) times rows (row, parameter) to sums (average, parameter), in place.
+
+    Rows without a weight are left out, and averages without a row. A row that is not finite, of a run that
+    diverged, must not reach averages in which its weight is zero.
+    """
+    used, active = weights.any(0), weights.any(1)
+    chosen = rows[used].double()
+    if bool(chosen.isfinite().all()):
+        sums[active] += weights[active][:, used] @ chosen
+        return
+    for place in active.nonzero()[:, 0].tolist():
+        own = weights[place] != 0
+        sums[place] += weights[place, own] @ rows[own].double()
 
 
 def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     Weights = NDArray[np.float64]
 
+# Of an EMA's weights, far below the rounding of their sum: these rows need not be read.
+_LEAST = 1e-30
+
 Family = Literal["tail", "swa", "ema", "lawa"]
 FAMILIES: tuple[Family, ...] = ("tail", "swa", "ema", "lawa")
 
@@ -71,6 +74,7 @@ def ema(row: int, decay: float) -> Weights | None:
     weights = np.zeros(row + 1)
     weights[1:] = (1 - decay) * decay ** np.arange(row - 1, -1, -1.0)
     weights[1] = decay ** float(row - 1)
+    weights[weights < _LEAST] = 0
     return weights
 
 
