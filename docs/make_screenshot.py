@@ -28,7 +28,8 @@ def record(folder: Path) -> Path:
     tscope = [sys.executable, "-m", "tscope_cli"]
     script = HERE.parent / "examples" / "digits_mlp.py"
     subprocess.run([*tscope, "record", "-o", str(trace), "--", sys.executable, str(script)], check=True)
-    subprocess.run([*tscope, "analyze", str(trace), "--metric", "telescoping", "--replay"], check=True)
+    for options in (["telescoping", "--replay"], ["updates", "--influence", "none"]):
+        subprocess.run([*tscope, "analyze", str(trace), "--metric", *options], check=True)
     return trace
 
 

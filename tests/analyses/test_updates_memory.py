@@ -14,8 +14,8 @@ import tscope
 from tests.optimizers.recorded import data, epochs, train
 from tscope.analyses.updates import analysis, influence
 
-OUTPUTS, HIDDEN = 3, 3000
-MEMORY = 24.0  # MB
+OUTPUTS, HIDDEN = 3, 1500
+MEMORY = 12.0  # MB
 
 
 def peak(call: Callable[[], Any]) -> tuple[Any, int]:

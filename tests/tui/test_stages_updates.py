@@ -168,7 +168,7 @@ def test_influences_of_the_chosen_example_and_output(updates):
     stage, host = updates
     found = stage.data.updates
     stage.state = replace(stage.state, example_order="influence")
-    totals = np.abs(found.influence[:, 0]).sum(1)
+    totals = np.abs(found.influence).sum((1, 2))
     traced = [(0, 2, 5)[place] for place in np.argsort(-totals)]
     for example in traced:
         assert f"influence on f[0] of example {example}" in screen(stage, host)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 METRIC = "kernel"
-SERIES = ("distance_train", "alignment_train", "alignment_test")
 
 # Entries of matrices that are kept in memory: 128 MB. Of more, evenly spaced ones are kept.
 _ENTRIES = 1 << 25
@@ -109,6 +108,7 @@ class Kernel:
         probe: The probe set that the held-out examples are of; cleaned, empty without.
         layers: The layers' names, cleaned.
         shares: The layers' shares (step, layer) of a quantity of the training examples, by its name.
+        own: The examples that the kernel is of: "train"; "test" where it was estimated from sketches.
     """
 
     step: Floats
@@ -122,6 +122,12 @@ class Kernel:
     probe: str = ""
     layers: tuple[str, ...] = ()
     shares: Mapping[str, Floats] = field(default_factory=dict)
+    own: str = "train"
+
+    @property
+    def estimated(self) -> bool:
+        """Whether it was estimated from sketches of the probe set."""
+        return self.own == "test"
 
     def row(self, step: float) -> int:
         """Return the last row at or before a step, the first when none is."""
@@ -133,8 +139,8 @@ class Kernel:
         return math.nan if values is None else float(values[self.row(step)])
 
     def events(self) -> list[Event]:
-        """Return the row before which the alignment with the training labels rose or fell most, if it did."""
-        values = self.series.get("alignment_train")
+        """Return the row before which the alignment with the labels rose or fell most, if it did."""
+        values = self.series.get(f"alignment_{self.own}")
         if values is None or values.size < 2:
             return []
         change = np.nan_to_num(np.diff(values))
@@ -160,12 +166,13 @@ def from_result(result: Result) -> Kernel:
         for name, array in result.arrays.items()
         if array.dims == ("step",) and name != "step"
     }
-    series["distance_train"]  # without it this is no result of the metric
+    own = "test" if result.scalars.get("form") == "sketch" else "train"
+    series[f"distance_{own}"]  # without it this is no result of the metric
     options = result.provenance.get("options")
     return Kernel(
         step,
         series,
-        floats("eigenvalues_train"),
+        floats(f"eigenvalues_{own}"),
         _matrices(result) if "kernel" in result.arrays else None,
         _facts(result),
         tuple(clean(note) for note in result.notes),
@@ -173,6 +180,7 @@ def from_result(result: Result) -> Kernel:
         frozenset(result.arrays),
         clean(result.scalars.get("probe") or ""),
         *_layers(result),
+        own,
     )
 
 
@@ -235,12 +243,11 @@ def _matrices(result: Result) -> Matrices:
     stride = max(1, math.ceil(len(data) * points * points / _ENTRIES))
     kept = data[::-1][::stride][::-1]  # the last one always
     pairs = np.einsum("micjc->mij", kept) / outputs
-    numbers = [np.asarray(result.arrays[name].data) for name in ("train", "test") if name in result.arrays]
-    labels = [
-        _labels(result, name, len(found)) for name, found in zip(("train", "test"), numbers, strict=False)
-    ]
+    sets = [name for name in ("train", "test") if name in result.arrays]
+    numbers = [np.asarray(result.arrays[name].data) for name in sets]
+    labels = [_labels(result, name, len(found)) for name, found in zip(sets, numbers, strict=True)]
     orders = [np.argsort(values, kind="stable") for values in labels]
-    train = len(numbers[0])
+    train = len(numbers[0]) if sets[0] == "train" else 0
     order = np.concatenate([orders[0], *(one + train for one in orders[1:])])
     step = np.asarray(result.arrays["matrix_step"].data, dtype=np.int64)[::-1][::stride][::-1]
     return Matrices(
@@ -263,6 +270,8 @@ def _labels(result: Result, name: str, count: int) -> Floats:
 def _facts(result: Result) -> tuple[tuple[str, str], ...]:
     """Return how a result was computed, in words."""
     scalars, provenance = result.scalars, result.provenance
+    if scalars.get("form") == "sketch":
+        return _facts_of_sketches(result)
     held = f", {scalars.get('examples_test')} held out" if scalars.get("examples_test") else ""
     probe = f" ({scalars.get('probe')})" if held and scalars.get("probe") else ""
     what = "with the optimizer's preconditioner" if scalars.get("preconditioned") else "plain"
@@ -272,6 +281,21 @@ def _facts(result: Result) -> tuple[tuple[str, str], ...]:
         ("outputs", str(scalars.get("outputs") or "")),
         ("precision", str(provenance.get("dtype") or "")),
         ("layers", _shares(result)),
+    ]
+    return tuple((clean(label), clean(text)) for label, text in lines if text)
+
+
+def _facts_of_sketches(result: Result) -> tuple[tuple[str, str], ...]:
+    """Return how a kernel was estimated, and how far off it is."""
+    scalars = result.scalars
+    measured, estimated = scalars.get("error_exact_test"), scalars.get("error_test")
+    off = [f"{measured:.1%} of ‖K‖ at most, against exact blocks"] if isinstance(measured, float) else []
+    off += [f"{estimated:.1%} at the end, from halves"] if isinstance(estimated, float) else []
+    lines = [
+        ("kernel", f"ESTIMATED from sketches of {scalars.get('columns')} columns"),
+        ("error", "; ".join(off)),
+        ("examples", f"{scalars.get('examples_test')} of the probe set {scalars.get('probe')}"),
+        ("outputs", str(scalars.get("outputs") or "")),
     ]
     return tuple((clean(label), clean(text)) for label, text in lines if text)
 
@@ -291,4 +315,11 @@ def lacks_of(root: RootReader) -> tuple[str, ...]:
     arrays = root.arrays()
     if root.attributes.get("kind") == "trees":
         return ()  # of their leaves it can always be told
-    return tuple(f"it lacks {what}: {remedy}" for name, what, remedy in _NEEDS if name not in arrays)
+    if any(f"probe/{probe}/sketch" in arrays for probe in root.probes):
+        return ()
+    lacks = [f"it lacks {what}: {remedy}" for name, what, remedy in _NEEDS if name not in arrays]
+    if root.attributes.get("updates") == "none":
+        lacks.append(
+            "it lacks the parameters at every row: record without --updates none, or with --sketch K"
+        )
+    return tuple(lacks)

@@ -58,7 +58,8 @@ class HeatPane:
             what += f" − @{int(found.step[0]):,}"
         if found.order != "label":
             what += f" by {found.order}"
-        title = [Span(f"{what}, {found.train} train{held}", "title")]
+        sets = f"{found.train} train{held}" if found.train else f"{points} of the probe set"
+        title = [Span(f"{what}, {sets}", "title")]
         rows, columns = max(1, height - 2), max(1, width - 2)
         values, low, high = shrunk(found, index, rows, columns, difference=self.difference)
         shades = ASCII_SHADES if look.ascii else SHADES

@@ -37,7 +37,7 @@ EFFECTIVE = {
 KERNEL = {
     "kernel": ("matrix_step", "kernel"),
     "spectrum": ("eigenvalues_train",),
-    "course": ("distance_train", "alignment_train", "alignment_test"),
+    "course": ("distance_train", "alignment_train", "alignment_test", "error_test"),
     "pair": ("kernel", "effective_rank_train", "movement_train", "weight_norm_max_train"),
     "kernel method": (),
     "neighbours": ("matrix_step", "kernel", "train", "test"),
@@ -246,12 +246,23 @@ def _shown(
     elif pane == "contribution":
         arrays = ["contribution"]
     elif pane in KERNEL:
-        arrays = [name for name in KERNEL[pane] if known is None or name in known]
+        arrays = [own for name in KERNEL[pane] if (own := _own(name, known))]
     else:
         arrays = [name for name in _RESULTS.get(pane) or EFFECTIVE[pane] if held or "train" in name]
     if pane not in ("spread", "spectrum", "visits"):
         return [_array(name) for name in arrays]
     return [f"row = step.searchsorted({step})", *(f"{_array(name)}[row]" for name in arrays)]
+
+
+def _own(name: str, known: Collection[str] | None) -> str:
+    """Return the name that a result of the kernel has this array by; empty where it has none.
+
+    One that was estimated is of the probe set, in place of the training examples.
+    """
+    if known is None or name in known:
+        return name
+    other = name.replace("_train", "_test")
+    return other if other in known and "distance_train" not in known else ""
 
 
 def _terms(band: tuple[int, int] | None) -> list[str]:

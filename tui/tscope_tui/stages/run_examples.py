@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from tscope_tui.data.examples import Examples
 from tscope_tui.data.run import RunData
 from tscope_tui.data.telescoping import Choice
+from tscope_tui.data.updates import Updates
 from tscope_tui.panes.chart import ChartPane
 from tscope_tui.panes.examples import ExamplesPane
 from tscope_tui.panes.layermap import LayerMapPane
@@ -82,8 +84,10 @@ def ranked(data: RunData, state: RunState) -> NDArray[np.int64]:
         return np.zeros(0, np.int64)
     values: NDArray[np.float64] | None = None
     if order == "loss":
-        values = found.loss(found.row(state.cursor))
-    elif order == "forgetting" and found.forgotten is not None:
+        return _by_loss(found, found.row(state.cursor))
+    if order == "number":
+        return np.arange(found.count)
+    if order == "forgetting" and found.forgotten is not None:
         values = found.forgotten.astype(np.float64)
     elif order == "‖s(x)‖²":
         values = norms_of(data, state.cursor)
@@ -91,9 +95,18 @@ def ranked(data: RunData, state: RunState) -> NDArray[np.int64]:
         values = np.zeros(found.count)
         for example, (total, _) in _influences(data).items():
             values[example] = total
-    if values is None:
-        return np.arange(found.count)
+    return np.arange(found.count) if values is None else _descending(values)
+
+
+def _descending(values: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")
+
+
+@lru_cache(maxsize=4)
+def _by_loss(found: Examples, row: int) -> NDArray[np.int64]:
+    """Cached: one painting asks for it several times."""
+    values = found.loss(row)
+    return np.arange(found.count) if values is None else _descending(values)
 
 
 def chosen_of(data: RunData, state: RunState) -> int:
@@ -164,18 +177,26 @@ def _missing(data: RunData, loaded: bool) -> tuple[str, ...]:
     )
 
 
-def _influences(data: RunData) -> dict[int, tuple[float, tuple[int, ...]]]:
-    """Return Σ|influence| and the most influential training examples of each traced example that is shown."""
+def _influences(data: RunData) -> Mapping[int, tuple[float, tuple[int, ...]]]:
+    """Return Σ|influence| of each traced example that is shown, and the training examples with most of it."""
     found, updates = data.examples, data.updates
-    if found is None or updates is None or updates.influence is None or updates.probe != found.probe:
+    if found is None or updates is None or updates.probe != found.probe:
         return {}
-    known: dict[int, tuple[float, tuple[int, ...]]] = {}
-    for place, example in enumerate(updates.traced.tolist()):
-        if example < found.count:
-            ranked_ones = updates.influences(place, 0)
-            total = float(np.nansum(np.abs(ranked_ones.value)))
-            known[example] = total, tuple(ranked_ones.example[:_TOP].tolist())
-    return known
+    return _traced(updates, found.count)
+
+
+@lru_cache(maxsize=4)
+def _traced(updates: Updates, count: int) -> Mapping[int, tuple[float, tuple[int, ...]]]:
+    """Cached: no cursor moves it, and there may be many training examples to sort."""
+    if updates.influence is None:
+        return {}
+    sizes = np.nan_to_num(np.abs(updates.influence)).sum(1)
+    order = np.argsort(-sizes, axis=1, kind="stable")[:, :_TOP]
+    return {
+        example: (float(sizes[place].sum()), tuple(updates.train[order[place]].tolist()))
+        for place, example in enumerate(updates.traced.tolist())
+        if example < count
+    }
 
 
 def _outputs(data: RunData, state: RunState, chosen: int, prediction: Pane, loaded: bool) -> Pane:

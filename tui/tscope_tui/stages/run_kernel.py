@@ -7,7 +7,7 @@ import shlex
 
 import numpy as np
 
-from tscope_tui.data.kernel import METRIC, SERIES, Kernel, Matrices, ordered
+from tscope_tui.data.kernel import METRIC, Kernel, Matrices, ordered
 from tscope_tui.data.run import RunData
 from tscope_tui.panes.chart import ChartPane
 from tscope_tui.panes.facts import FactsPane
@@ -22,8 +22,10 @@ from tscope_tui.stages.run_state import RunState
 
 # Layers whose curves are told apart in one chart.
 _LAYERS = 6
-_LABELS = {"distance_train": "distance", "alignment_train": "align", "alignment_test": "held-out align"}
-_DASHES: dict[str, Dash] = {"distance_train": "solid", "alignment_train": "dash", "alignment_test": "dot"}
+# The series of the whole kernel, and what they are called; of one that was estimated, with its error.
+_SERIES = {"distance_train": "distance", "alignment_train": "align", "alignment_test": "held-out align"}
+_ESTIMATED = {"distance_test": "distance", "alignment_test": "align", "error_test": "± of K"}
+_DASHES: tuple[Dash, ...] = ("solid", "dash", "dot")
 
 
 def kernel_panes(data: RunData, state: RunState, *, loaded: bool) -> dict[str, Pane]:
@@ -75,9 +77,10 @@ def status_of(found: Kernel, cursor: int) -> list[Span]:
     values = [
         f"{label} {compact(found.value(name, cursor), 3)}"
         for name, label in (
-            ("movement_train", "moved"),
-            ("alignment_train", "align"),
-            ("effective_rank_train", "eff. rank"),
+            (f"movement_{found.own}", "moved"),
+            (f"alignment_{found.own}", "align"),
+            (f"effective_rank_{found.own}", "eff. rank"),
+            *([("error_test", "±")] if found.estimated else []),
         )
         if name in found.series and math.isfinite(found.value(name, cursor))
     ]
@@ -106,12 +109,13 @@ def _course(data: RunData, state: RunState, loaded: bool) -> ChartPane:
         return ChartPane("distance, alignment", (), empty=_missing(data, loaded))
     if quantity := shared_of(found, state):
         return _layers(found, quantity)
+    shown = _ESTIMATED if found.estimated else _SERIES
     series = [
-        Series(_LABELS[name], found.step, found.series[name], _DASHES[name], hue)
-        for hue, name in enumerate(SERIES)
+        Series(label, found.step, found.series[name], dash, hue)
+        for hue, ((name, label), dash) in enumerate(zip(shown.items(), _DASHES, strict=True))
         if name in found.series
     ]
-    return ChartPane("K", tuple(series))
+    return ChartPane("K, estimated" if found.estimated else "K", tuple(series))
 
 
 def _layers(found: Kernel, quantity: str) -> ChartPane:
@@ -150,10 +154,12 @@ def _pair(found: Kernel, state: RunState) -> tuple[tuple[str, str], ...]:
     lines.append(
         (
             "eff. rank",
-            f"{value_of('effective_rank_train')}   λmax {compact(float(found.eigenvalues[at, 0]), 3)}",
+            f"{value_of(f'effective_rank_{found.own}')}   λmax {compact(float(found.eigenvalues[at, 0]), 3)}",
         )
     )
-    lines.append(("moved", f"{value_of('movement_train')} times ‖K₀‖"))
+    lines.append(("moved", f"{value_of(f'movement_{found.own}')} times ‖K₀‖"))
+    if found.estimated:
+        return (*lines, ("error", f"±{found.value('error_test', state.cursor):.1%} of ‖K‖, estimated"))
     if found.shares:
         quantity = shared_of(found, state) or next(iter(found.shares))
         lines.append(("layers (w)", f"{quantity.replace('_', ' ')}: {_largest(found, quantity, at)}"))
