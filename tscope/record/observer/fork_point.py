@@ -16,6 +16,15 @@ from .memory import quiet
 from .wire import Frame
 
 _NUMPY_SEEDS = 1 << 32
+# Where libraries hold generators: sympy comes with torch, and names of temporary files are random.
+_OTHERS = (
+    ("random", "_inst"),
+    ("numpy.random.mtrand", "_rand"),
+    ("tempfile", "_name_sequence._rng"),
+    ("sympy.core.random", "rng"),
+    ("sympy.core.random", "_assumptions_rng"),
+    ("sympy.core.symbol", "Dummy._prng"),
+)
 _AT_ONCE = 1000  # objects whose references are listed together
 
 
@@ -71,18 +80,16 @@ class ForkPoint:
 
 
 def own_generators() -> List[Any]:
-    """Return the random generators of this process but the global ones of torch, numpy and `random`.
+    """Return the random generators of this process but those of torch, numpy, Python and sympy.
 
     Generators of torch are unknown to the garbage collector, so that they are looked for in what all objects
     that it knows refer to, and in the variables of the functions that run.
     """
     kinds: Tuple[type, ...] = (torch.Generator, random.Random)
-    shared = {id(torch.default_generator), *map(id, torch.cuda.default_generators)}
-    shared.add(id(getattr(random, "_inst", None)))
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         kinds += (numpy.random.Generator, numpy.random.RandomState)
-        shared.add(id(numpy.random.mtrand._rand))
+    shared = set(map(id, _of_libraries()))
     found: Dict[int, Any] = {}
 
     def look(candidates: Any) -> None:
@@ -100,6 +107,17 @@ def own_generators() -> List[Any]:
             look(running.f_locals.values())
             running = running.f_back
     return [generator for place, generator in found.items() if place not in shared]
+
+
+def _of_libraries() -> List[Any]:
+    """Return generators that others than the script hold: the global ones, and those that come with torch."""
+    found = [torch.default_generator, *torch.cuda.default_generators]
+    for module, path in _OTHERS:
+        holder: Any = sys.modules.get(module)
+        for name in path.split("."):
+            holder = getattr(holder, name, None)
+        found.append(holder)
+    return found
 
 
 def reseed(generator: Any, seed: int) -> None:
