@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from tscope_format.errors import UsageError, clean
 
-_LOSSES = ("auto", "mse", "cross_entropy", "bce")
-_STEPS = re.compile(r"(\d+|last)(,(\d+|last))*")
+from tscope.analyses.checked import check_counts, check_loss, check_replay, check_seed, check_steps
 
 
 @dataclass(frozen=True)
@@ -63,25 +61,16 @@ class Options:
     max_memory_mb: float = 512
 
     def __post_init__(self) -> None:
-        if self.at is not None and not _STEPS.fullmatch(self.at):
-            raise UsageError(f"at must be steps separated by commas, or `last`; got {clean(self.at)!r}")
+        check_steps(at=self.at)
         if self.points < 3:
             raise UsageError(f"points must be at least 3, got {self.points}: both ends and one between")
         if self.match and self.against is None:
             raise UsageError("match puts another run's units in order; name that run with `--against`")
-        for name in ("every", "train", "test"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, got {value}")
+        check_counts(every=self.every, train=self.train, test=self.test)
         _ = self.fractions, self.rates, self.numbers
-        if self.loss not in _LOSSES:
-            raise UsageError(f"unknown loss {clean(self.loss)!r}; there is {', '.join(_LOSSES)}")
-        if self.dtype not in (None, "float32", "float64"):
-            raise UsageError(f"unknown dtype {clean(self.dtype)!r}; there is float32, float64")
-        if self.max_memory_mb <= 0:
-            raise UsageError(f"max_memory_mb must be positive, got {self.max_memory_mb}")
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"seed must lie between 0 and 2**63 - 1, got {self.seed}")
+        check_loss(self.loss)
+        check_replay(self.dtype, self.max_memory_mb)
+        check_seed(self.seed)
 
     @property
     def others(self) -> tuple[str, ...]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from tscope_format.errors import UsageError, clean
 
+from tscope.analyses.checked import check_counts, check_replay, check_seed
+
 SCORES = ("pca", "mahalanobis")
 _SHARES = "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1"
 
@@ -61,16 +63,9 @@ class Options:
                 f"large); got {self.irregular}"
             )
         _ = self.fractions
-        for name in ("draws", "every", "train"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, got {value}")
-        if self.dtype not in (None, "float32", "float64"):
-            raise UsageError(f"unknown dtype {clean(self.dtype)!r}; there is float32, float64")
-        if self.max_memory_mb <= 0:
-            raise UsageError(f"max_memory_mb must be positive, got {self.max_memory_mb}")
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"seed must lie between 0 and 2**63 - 1, got {self.seed}")
+        check_counts(draws=self.draws, every=self.every, train=self.train)
+        check_replay(self.dtype, self.max_memory_mb)
+        check_seed(self.seed)
 
     @property
     def fractions(self) -> tuple[float, ...]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from tscope_format.errors import UsageError, clean
+from tscope_format.errors import UsageError
 
-_STEPS = re.compile(r"(\d+|last)(,(\d+|last))*")
+from tscope.analyses.checked import check_counts, check_replay, check_rows, check_seed, check_steps
 
 
 @dataclass(frozen=True)
@@ -44,16 +43,9 @@ class Options:
     max_memory_mb: float = 1024
 
     def __post_init__(self) -> None:
-        for name in ("since", "at"):
-            value = getattr(self, name)
-            if value is not None and not _STEPS.fullmatch(value):
-                raise UsageError(f"{name} must be steps separated by commas, or `last`; got {clean(value)!r}")
-        if self.at is not None and self.every is not None:
-            raise UsageError("at and every both choose the rows; leave out one of the two")
-        for name in ("every", "train", "test"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, got {value}")
+        check_steps(since=self.since, at=self.at)
+        check_rows(self.at, self.every)
+        check_counts(every=self.every, train=self.train, test=self.test)
         if not self.stable > 0:
             raise UsageError(f"stable must be a share above 0, got {self.stable}")
         if self.probe_output in ("auto", "logprob", "loss"):
@@ -61,9 +53,5 @@ class Options:
                 f"these gradients are of the model's outputs, not of {self.probe_output}: probe_output must "
                 "be full, or positions such as 3, 0,4,7 or 0:16"
             )
-        if self.dtype not in (None, "float32", "float64"):
-            raise UsageError(f"unknown dtype {clean(self.dtype)!r}; there is float32, float64")
-        if self.max_memory_mb <= 0:
-            raise UsageError(f"max_memory_mb must be positive, got {self.max_memory_mb}")
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"seed must lie between 0 and 2**63 - 1, got {self.seed}")
+        check_replay(self.dtype, self.max_memory_mb)
+        check_seed(self.seed)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from tscope_format.errors import UsageError, clean
 
+from tscope.analyses.checked import (
+    check_counts,
+    check_loss,
+    check_replay,
+    check_rows,
+    check_seed,
+    check_steps,
+)
+
 FORMS = ("auto", "exact", "sketch")
-_LOSSES = ("auto", "mse", "cross_entropy", "bce")
-_STEPS = re.compile(r"(\d+|last)(,(\d+|last))*")
 
 
 @dataclass(frozen=True)
@@ -57,30 +63,18 @@ class Options:
     max_memory_mb: float = 2048
 
     def __post_init__(self) -> None:
-        for name in ("at", "matrix"):
-            value = getattr(self, name)
-            if value is not None and not _STEPS.fullmatch(value):
-                raise UsageError(f"{name} must be steps separated by commas, or `last`; got {clean(value)!r}")
-        if self.at is not None and self.every is not None:
-            raise UsageError("at and every both choose the rows; leave out one of the two")
+        check_steps(at=self.at, matrix=self.matrix)
+        check_rows(self.at, self.every)
         if self.form not in FORMS:
             raise UsageError(f"unknown form {clean(self.form)!r} of kernel; there is {', '.join(FORMS)}")
         if self.form == "sketch" and self.preconditioned:
             raise UsageError("preconditioned kernels are exact ones: sketches know nothing of D")
-        for name in ("every", "train", "test", "eigenvalues"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, got {value}")
+        check_counts(every=self.every, train=self.train, test=self.test, eigenvalues=self.eigenvalues)
         if self.probe_output in ("auto", "logprob", "loss"):
             raise UsageError(
                 f"a tangent kernel is of the model's outputs, not of {self.probe_output}: probe_output must "
                 "be full, or positions such as 3, 0,4,7 or 0:16"
             )
-        if self.loss not in _LOSSES:
-            raise UsageError(f"unknown loss {clean(self.loss)!r}; there is {', '.join(_LOSSES)}")
-        if self.dtype not in (None, "float32", "float64"):
-            raise UsageError(f"unknown dtype {clean(self.dtype)!r}; there is float32, float64")
-        if self.max_memory_mb <= 0:
-            raise UsageError(f"max_memory_mb must be positive, got {self.max_memory_mb}")
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"seed must lie between 0 and 2**63 - 1, got {self.seed}")
+        check_loss(self.loss)
+        check_replay(self.dtype, self.max_memory_mb)
+        check_seed(self.seed)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from tscope_format.errors import UsageError, clean
 
+from tscope.analyses.checked import check_counts, check_loss, check_replay
+
 PARTS = ("norms", "spectra", "contributions", "steps", "balance")
 
 
@@ -43,16 +45,9 @@ class Options:
         unknown = sorted(set(self.asked or ()) - set(PARTS))
         if unknown:
             raise UsageError(f"unknown part {clean(unknown[0])!r} in parts; there is {', '.join(PARTS)}")
-        if self.every is not None and self.every < 1:
-            raise UsageError(f"every must be at least 1, got {self.every}")
-        if self.singular_values < 1:
-            raise UsageError(f"singular_values must be at least 1, got {self.singular_values}")
-        if self.loss not in ("auto", "mse", "cross_entropy", "bce"):
-            raise UsageError(f"unknown loss {clean(self.loss)!r}; there is auto, mse, cross_entropy, bce")
-        if self.dtype not in (None, "float32", "float64"):
-            raise UsageError(f"unknown dtype {clean(self.dtype)!r}; there is float32, float64")
-        if self.max_memory_mb <= 0:
-            raise UsageError(f"max_memory_mb must be positive, got {self.max_memory_mb}")
+        check_counts(every=self.every, singular_values=self.singular_values)
+        check_loss(self.loss)
+        check_replay(self.dtype, self.max_memory_mb)
 
     @property
     def asked(self) -> tuple[str, ...] | None:
