@@ -142,6 +142,23 @@ def test_a_probe_set_without_labels_has_no_loss(run, tmp_path):
     assert any("index of the output is followed, not the output itself" in note for note in chosen.notes)
 
 
+def test_outputs_at_several_positions_have_contributions_and_no_loss(tmp_path):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Unflatten(1, (3, 2)))
+    x, y = torch.randn(10, 4), torch.randn(10, 3, 2)
+    probes = {"held": Probe((torch.randn(5, 4),), torch.randn(5, 3, 2))}
+    optimizer = optim.SGD(module.parameters(), lr=0.1)
+    plain_train(tmp_path / "t.zarr", module, optimizer, [(x, y)] * 3, nn.functional.mse_loss, probes)
+    found = analysed(tscope.open(tmp_path / "t.zarr"))
+    assert found.arrays["contribution"].data.shape == (4, 2)
+    assert "loss_contribution" not in found.arrays
+    assert (
+        "no part in the loss of the probe set: an example's output has the shape (3, 2), and labels of one "
+        "each are known only"
+    ) in found.notes
+    assert any("the residual holds the drift of its buffers" in note for note in found.notes)
+
+
 def test_an_in_sample_probe_set_is_named(tmp_path):
     module, (x, y) = deep().float(), data(3, dtype=torch.float32)
     optimizer = optim.SGD(module.parameters(), lr=0.1)

@@ -212,11 +212,14 @@ class _Analysis:
     ) -> ProbeLoss | None:
         """Return the loss of the probe set, or None with a remark on why it is not known."""
         options, asked = self.options, self.options.loss != "auto" or self.options.labels is not None
-        if evaluation.functional.kind != "full" or len(shape) > 2:
-            self.remarks.append(
-                f"no part in the loss of the probe set: {evaluation.functional.kind} of the output is "
-                "followed, not the output itself (`--probe-output full`)"
+        kind = evaluation.functional.kind
+        if kind != "full" or len(shape) > 2:
+            why = (
+                f"{kind} of the output is followed, not the output itself (`--probe-output full`)"
+                if kind != "full"
+                else f"an example's output has the shape {shape[1:]}, and labels of one each are known only"
             )
+            self.remarks.append(f"no part in the loss of the probe set: {why}")
             return None
         labels = probe_labels(probe, shape[1] if len(shape) > 1 else 1)
         if labels is None:

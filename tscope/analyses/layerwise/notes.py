@@ -37,6 +37,10 @@ def notes(
         )
     if probe is not None and probe.in_sample:
         found.append(f"probe set {clean(probe.name)} is in-sample: its examples were trained on")
+    if probe is not None and "buffer/update" in trace.reader.arrays():
+        found.append(
+            "predictions are of the model in evaluation mode; the residual holds the drift of its buffers"
+        )
     if left:
         found.append(f"{left} parameter(s) are not real floating-point numbers, and are in no layer")
     if scalars["stopped"] is not None:
