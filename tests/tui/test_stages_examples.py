@@ -154,6 +154,16 @@ def test_every_pane_of_an_example_is_filled_by_what_is_saved(run):
         assert host.said[-1].startswith("copied ")
 
 
+def test_the_contributions_of_an_example_are_its_own_where_they_were_kept(run):
+    stage, host = run
+    save_telescoping(stage.path, own=True)
+    stage.drill(3)
+    pane = stage.panes()["contribution"]
+    parts = np.random.default_rng(2).standard_normal((121, 2, EXAMPLES, 1))
+    np.testing.assert_allclose(pane.values, np.abs(parts[:, :, 3, 0]), rtol=1e-12)
+    assert "‖JΔθ‖ by layer and step, example 3" in screen(stage, host)
+
+
 def test_an_example_that_the_kernel_does_not_hold_is_said(run):
     stage, _ = run
     save_kernel(stage.path, test=0)

@@ -115,8 +115,10 @@ def finished(path: Path, steps: int = 120, **options: object) -> Path:
     return run.close()
 
 
-def save_telescoping(path: Path, steps: int = 120, layers: tuple[str, ...] = ("fc1", "head")) -> str:
-    """Save a telescoping result with contributions, as `tscope analyze --replay` does."""
+def save_telescoping(
+    path: Path, steps: int = 120, layers: tuple[str, ...] = ("fc1", "head"), *, own: bool = False
+) -> str:
+    """Save a telescoping result with contributions, as `analyze --replay` does; `own`: of each example."""
     step = np.arange(steps + 1)
     actual = np.stack([Run.output(int(at)) for at in step])
     telescoped, lazy = actual * 1.01, actual[:1] + (actual[1] - actual[0]) * step[:, None, None]
@@ -130,6 +132,9 @@ def save_telescoping(path: Path, steps: int = 120, layers: tuple[str, ...] = ("f
         "residual": Array(("step",), 0.01 * moved),
         "contribution": Array(("step", "layer"), moved[:, None] * share),
     }
+    if own:
+        parts = np.random.default_rng(2).standard_normal((steps + 1, len(layers), *actual.shape[1:]))
+        arrays["layer_contribution"] = Array(("step", "layer", "example", "output"), parts)
     result = Result("telescoping", {"probe": "heldout"}, arrays, {"layers": list(layers)})
     return save_result(path, result, "model")
 

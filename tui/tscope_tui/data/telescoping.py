@@ -69,6 +69,7 @@ class Telescoping:
         layers: Names of the layers; empty without replay.
         contribution: ‖J^(l)Δθ^(l)‖ (step, layer), with replay.
         contribution_step: Its steps.
+        own: The same of the chosen example and output alone (step, layer); None where it was not saved.
         stopped: The step from which on values are not finite.
         options: The options of the analysis that gives these numbers.
         contribution_options: The same for `contribution`.
@@ -88,6 +89,7 @@ class Telescoping:
     layers: tuple[str, ...] = ()
     contribution: Floats | None = None
     contribution_step: Floats | None = None
+    own: Floats | None = None
     stopped: int | None = None
     single: bool = False
     options: Mapping[str, object] = field(default_factory=dict)
@@ -114,6 +116,7 @@ class Telescoping:
             layers=other.layers,
             contribution=other.contribution,
             contribution_step=other.contribution_step,
+            own=other.own,
             contribution_options=other.contribution_options,
         )
 
@@ -262,8 +265,19 @@ def from_result(result: Result, label: str, choice: Choice) -> Telescoping:
         layers=tuple(clean(name) for name in names),
         contribution=contribution,
         contribution_step=step,
+        own=_own(result, choice),
         contribution_options=telescoping.options,
     )
+
+
+def _own(result: Result, choice: Choice) -> Floats | None:
+    """Return ‖J^(l)Δθ^(l)‖ of the chosen example and output (step, layer), of a result that kept them all."""
+    if choice.example is None or "layer_contribution" not in result.arrays:
+        return None
+    values = np.asarray(result.arrays["layer_contribution"].data[:, :, choice.example], dtype=np.float64)
+    if choice.output is not None:
+        values = values[:, :, choice.output : choice.output + 1]
+    return np.asarray(np.sqrt(np.square(values).sum(-1)))
 
 
 def _summaries(

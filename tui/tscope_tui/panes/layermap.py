@@ -25,6 +25,7 @@ class LayerMapPane:
         step: The steps of the rows (step,).
         values: ‖J^(l)Δθ^(l)‖ (step, layer).
         first: The first layer that is listed.
+        of: Whose predictions they moved.
         empty: What to say, and what would provide the data, when there are none.
     """
 
@@ -32,12 +33,13 @@ class LayerMapPane:
     step: NDArray[np.float64]
     values: NDArray[np.float64]
     first: int = 0
+    of: str = "all examples"
     empty: tuple[str, ...] = ()
 
     def lines(self, width: int, height: int, draw: Draw) -> list[Line]:
         """Return the map in its frame."""
         look = draw.look
-        title = [Span("‖JΔθ‖ by layer and step, all examples", "title")]
+        title = [Span(f"‖JΔθ‖ by layer and step, {self.of}", "title")]
         if not self.values.size:
             told: list[Line] = [
                 (Span(" " + line, "dim"),) for text in self.empty for line in wrap(text, max(4, width - 4))

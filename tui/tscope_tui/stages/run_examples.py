@@ -243,6 +243,9 @@ def _contribution(data: RunData, state: RunState, loaded: bool) -> LayerMapPane:
         command = f"tscope analyze {shlex.quote(str(data.path))} --metric telescoping --replay"
         empty = absence(data, "contributions of layers", (), command, loaded=loaded)
         return LayerMapPane((), _NOTHING, np.zeros((0, 0)), empty=empty)
+    if told.own is not None:
+        of = f"example {told.choice.example}"
+        return LayerMapPane(told.layers, told.contribution_step, told.own, state.first_layer, of)
     return LayerMapPane(told.layers, told.contribution_step, told.contribution, state.first_layer)
 
 
