@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tscope_tui.data.classes import Classes
 from tscope_tui.data.updates import from_result
 from tscope_tui.jobs.analysis import Analysis
 from tscope_tui.panes.influence import InfluencePane
@@ -188,6 +189,19 @@ def test_influences_of_the_chosen_example_and_output(updates):
     assert np.array_equal(pane.memory, 0.4 * pane.value)
     assert pane.example[0] == 100 + np.abs(values).argmax()
     assert "add up to" in screen(stage, host)
+
+
+def test_influences_are_on_the_output_of_the_examples_class(updates):
+    stage, _ = updates
+    examples = stage.data.examples
+    classes = Classes(np.array([0, 0, 1, 0, 0, 1]), None)
+    both = np.repeat(examples.outputs, 2, axis=2)
+    stage.data = replace(stage.data, examples=replace(examples, outputs=both, classes=classes, measure=""))
+    for example, output in ((0, 0), (2, 1), (5, 1)):
+        chosen(stage, example)
+        assert stage.panes()["influence"].title.startswith(f"influence on f[{output}] of example {example},")
+    stage.act("output", "o")
+    assert stage.panes()["influence"].title.startswith("influence on f[0] of example 5,")
 
 
 def test_predictions_of_another_probe_set_are_told_apart(updates):

@@ -90,7 +90,7 @@ def _influences(data: RunData, found: Updates, state: RunState) -> dict[str, Pan
             )
         )
     place = found.place(example)
-    output = min(state.choice.output or 0, max(0, found.outputs - 1))
+    output = _output(data, found, state, int(found.traced[place]))
     name = f"f{f'[{output}]' if found.outputs > 1 else ''} of example {int(found.traced[place])}"
     whole = found.influences(place, output)
     steps = f"steps {span(found.first, found.last)}" if found.step.size else ""
@@ -113,6 +113,17 @@ def _influences(data: RunData, found: Updates, state: RunState) -> dict[str, Pan
         empty=("no example was visited in this row",),
     )
     return {"influence": influence, "visits": visits}
+
+
+def _output(data: RunData, found: Updates, state: RunState, example: int) -> int:
+    """Return the output whose influences are shown: the chosen one, else that of the example's class."""
+    examples = data.examples
+    if state.choice.output is not None:
+        return min(state.choice.output, max(0, found.outputs - 1))
+    if examples is None or examples.classes is None or examples.probe != found.probe:
+        return 0
+    # Of a single output the class is its sign.
+    return int(examples.classes.labels[example]) if examples.width == found.outputs > 1 else 0
 
 
 def traced_example(data: RunData, found: Updates, state: RunState) -> int | None:
