@@ -19,6 +19,7 @@ WINDOW = 24
 
 _LOCAL = 4 * WINDOW  # rows over which the scatter is taken beside that of the whole curve
 _ROWS = 65536  # of which medians are taken at once
+_HIGH = 3.0  # scatters; neighbours that are both this high do not count as noise
 _MOST = 16
 
 
@@ -27,7 +28,8 @@ def spikes(steps: Steps, loss: Values, factor: float, sure: float) -> list[Event
 
     With y = log L, the rise of a row is y − the median of the 24 rows before it. A spike is the highest row
     of a stretch whose rise is at least log `factor`, and is later halved again; of two within 24 rows the
-    higher counts. Its scatter is the larger of that of all rises and of the last 96 to 192 of them.
+    higher counts. Its confidence is the lesser of that of a Gaussian of the rises' scatter, there or in all,
+    and of the tail that the rises themselves have.
 
     Args:
         steps: The optimizer step of each row (row,).
@@ -40,6 +42,9 @@ def spikes(steps: Steps, loss: Values, factor: float, sure: float) -> list[Event
     y = np.log(loss)
     rise = y[WINDOW:] - _trailing_median(y)[:-1]
     scaled = _scaled(rise)
+    # What lasts is no tail of the noise: the many rows of a few spikes would hide them all.
+    high = np.pad(scaled > _HIGH, 1)
+    usual = scaled[~(high[1:-1] & (high[:-2] | high[2:]))]
     found: list[Event] = []
     taken: list[int] = []
     for place in _tallest_first(rise, math.log(factor)):
@@ -49,7 +54,7 @@ def spikes(steps: Steps, loss: Values, factor: float, sure: float) -> list[Event
         # In units of the scatter there: that of a loss may change along the run.
         sureness = min(
             confidence(float(scaled[place]), 1.0, len(rise)),
-            tail_confidence(float(scaled[place]), scaled, len(rise)),
+            tail_confidence(float(scaled[place]), usual, len(rise)),
         )
         if sureness < sure:
             continue

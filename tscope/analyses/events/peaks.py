@@ -39,8 +39,10 @@ def peak(steps: Steps, p: Values, error: Values, name: str, sure: float) -> Even
     if len(p) < 5:
         return None
     noise = scatter(p)
-    p = smooth(p, _SMOOTH) if len(p) >= _SMOOTHED else p
-    row = int(p.argmax())
+    raw, p = p, smooth(p, _SMOOTH) if len(p) >= _SMOOTHED else p
+    # The running median is flat around a maximum, which may lie on either side.
+    top = int(p.argmax())
+    row = max(0, top - 1) + int(raw[max(0, top - 1) : top + 2].argmax())
     higher = max(float(p[0]), float(p[-1]))
     height = float(p[row]) - higher
     if row in (0, len(p) - 1) or height < _PROMINENCE * abs(float(p[row])):
