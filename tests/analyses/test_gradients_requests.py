@@ -89,7 +89,7 @@ def test_examples_are_drawn_with_the_seed_and_fewer_by_default_with_many_outputs
 def test_what_does_not_fit_is_refused_and_what_fits_is_done_in_parts(run):
     message = refused(run.trace, AnalysisError, max_memory_mb=0.01, since="0,3", every=1)
     assert message == (
-        "gradients of 3 outputs by 83 parameters at 2 steps t' need 0.02 MB for one example, and the "
+        "gradients of 3 outputs by 83 parameters at 2 steps t' need 0.014 MB for one example, and the "
         "parameters of 10 rows 0.0066 MB, of the 0.01 MB allowed (`--max-memory MB`); take fewer: `--since "
         "0`, `--at last`, `--probe-output 0`"
     )
@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_refused_and_what_fits_is_done_in_parts(run):
     said = analyses.plan(run.trace, "gradients", since="0,3", every=1)
     assert said == (
         "gradients at 10 rows against 2 of them, of 10 training and 0 held-out examples with C = 3: about "
-        "0 s of arithmetic, 0.17 MB"
+        "0 s of arithmetic, 0.12 MB"
     )
 
 

@@ -149,7 +149,6 @@ def _series(
         kept = Sums(
             found.square[: len(rows)],
             found.apart[: len(since), : len(rows)],
-            found.inner[: len(since), : len(rows)],
             found.examples,
         )
         change, cosine = kept.change(starts)

@@ -29,13 +29,11 @@ class Sums:
     Attributes:
         square: ‖∇_l f_t‖² (row, layer).
         apart: ‖∇_l f_t − ∇_l f_t'‖² (since, row, layer); NaN for rows before t'.
-        inner: ⟨∇_l f_t, ∇_l f_t'⟩, likewise.
         examples: How many there are.
     """
 
     square: Values
     apart: Values
-    inner: Values
     examples: int
 
     def change(self, starts: Sequence[int]) -> tuple[Values, Values]:
@@ -46,11 +44,11 @@ class Sums:
         Args:
             starts: Which row each t' is.
         """
-        square = _with_whole(self.square)
-        apart, inner = _with_whole(self.apart), _with_whole(self.inner)
+        square, apart = _with_whole(self.square), _with_whole(self.apart)
         first = square[list(starts)][:, None]
-        sizes = np.sqrt(first * square[None])
-        return _ratio(apart, first), _ratio(inner, sizes)
+        # 2⟨a, b⟩ = ‖a‖² + ‖b‖² − ‖a − b‖²: what this loses is rounding of a cosine.
+        inner = (first + square[None] - apart) / 2
+        return _ratio(apart, first), _ratio(inner, np.sqrt(first * square[None]))
 
 
 def compare(
@@ -67,7 +65,6 @@ def compare(
     apart = np.zeros((len(since), len(rows), len(layers)))
     for place, row in enumerate(since):
         apart[place, [other < row for other in rows]] = np.nan
-    inner = apart.copy()
     for start in range(0, examples.count, plan.together):
         inputs = tuple(value[start : start + plan.together] for value in examples.inputs)
         held: list[dict[str, Tensor]] = []
@@ -75,11 +72,10 @@ def compare(
             here = _gradients(plan, state, inputs, memory)
             if state.row in since:
                 held.append(here)
-            square[at] += _squares(here, here, layers)
+            square[at] += _squares(here, None, layers)
             for place, before in enumerate(held):
-                inner[place, at] += _squares(here, before, layers)
-                apart[place, at] += _distances(here, before, layers)
-        yield min(start + plan.together, examples.count), Sums(square, apart, inner, examples.count)
+                apart[place, at] += _squares(here, before, layers)
+        yield min(start + plan.together, examples.count), Sums(square, apart, examples.count)
 
 
 def _gradients(plan: Plan, state: KernelState, inputs: tuple[Tensor, ...], memory: int) -> dict[str, Tensor]:
@@ -94,21 +90,18 @@ def _gradients(plan: Plan, state: KernelState, inputs: tuple[Tensor, ...], memor
 
 
 def _squares(
-    left: Mapping[str, Tensor], right: Mapping[str, Tensor], layers: Sequence[Sequence[str]]
+    here: Mapping[str, Tensor], before: Mapping[str, Tensor] | None, layers: Sequence[Sequence[str]]
 ) -> NDArray[Any]:
-    """Return ⟨left, right⟩ of each layer (layer,), summed in float64."""
-    return np.array(
-        [sum(float((left[name].double() * right[name].double()).sum()) for name in names) for names in layers]
-    )
+    """Return ‖here‖², or ‖here − before‖², of each layer (layer,), summed in float64.
 
+    The difference is formed first: that of squares would have lost the digits of a small one.
+    """
 
-def _distances(
-    left: Mapping[str, Tensor], right: Mapping[str, Tensor], layers: Sequence[Sequence[str]]
-) -> NDArray[Any]:
-    """Return ‖left − right‖² of each layer (layer,): not from squares, whose difference loses digits."""
-    return np.array(
-        [sum(float((left[name] - right[name]).double().square().sum()) for name in names) for names in layers]
-    )
+    def square(name: str) -> float:
+        value = here[name] if before is None else here[name] - before[name]
+        return float(torch.linalg.vector_norm(value, dtype=torch.float64)) ** 2
+
+    return np.array([sum(square(name) for name in names) for names in layers])
 
 
 def _with_whole(values: Values) -> Values:

@@ -21,8 +21,8 @@ _SINCE, _ROWS = 5, 12  # by default, beside row 0
 _EXAMPLES, _LARGEST = 64, 640  # of each set, and so many gradients of them
 # Gradients of several examples at once cost their number squared; one at a time, mostly overhead.
 _TOGETHER = 8
-# The gradients of a row, what they are made of, and their products with those of one t' in float64.
-_WORKING = 8
+# The gradients of a row, what they are made of, and their difference to those of one t'.
+_WORKING = 5
 
 
 @dataclass(frozen=True, eq=False)
