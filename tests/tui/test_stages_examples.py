@@ -179,7 +179,7 @@ def test_an_example_that_the_kernel_does_not_hold_is_said(run):
 def test_a_trace_without_outputs_says_what_records_them(tmp_path):
     stage, host = opened(finished(tmp_path / "noprobe.zarr", 20, probe=False), "examples")
     text = screen(stage, host)
-    assert "no outputs of single examples were recorded" in text
+    assert "no outputs of single examples were recorded, and none are saved" in text
     assert "tscope record --probe FILE.npz" in text
     stage.act("down", "j")
     assert host.said[-1] == "no outputs of single examples were recorded"
@@ -188,6 +188,20 @@ def test_a_trace_without_outputs_says_what_records_them(tmp_path):
             stage.act(action, "")
     stage.state = replace(stage.state, view="example", focus="picture")
     assert "no outputs of single examples were recorded" in screen(stage, host)
+
+
+def test_outputs_that_were_not_recorded_are_those_of_a_saved_result(tmp_path):
+    path = finished(tmp_path / "noprobe.zarr", 20, probe=False)
+    save_telescoping(path, 20)
+    stage, host = opened(path, "examples")
+    assert "probe heldout: 6 examples × 1 · no labels, no loss" in screen(stage, host)
+    assert stage.panes()["examples"].table().columns["told"] == Run.output(20)[:, 0].tolist()
+    found = stage.data.examples
+    stage.reload()
+    assert stage.data.examples.outputs.shape == found.outputs.shape == (21, EXAMPLES, 1)
+    # The set itself is not in the trace.
+    stage.act("enter", "enter")
+    assert stage.panes()["picture"].empty == ("no inputs of this set are in the trace",)
 
 
 def test_labels_that_are_missing_leave_predictions_and_numbers(tmp_path):

@@ -133,16 +133,24 @@ def losses(outputs: Floats, target: Floats | None, measure: str) -> Floats | Non
 class Followed:
     """The examples of one probe set of a root; `advance` reads what is new."""
 
-    def __init__(self, root: RootReader, probe: str) -> None:
+    def __init__(self, root: RootReader, probe: str, shape: tuple[int, int] | None = None) -> None:
+        """Prepare for a probe set.
+
+        Args:
+            root: The root; of a set that it does not hold only the outputs are known.
+            probe: The name of the set.
+            shape: Examples and outputs; None takes those of the recorded outputs.
+        """
         arrays = root.arrays()
         self.probe = probe
         self._folder = f"probe/{probe}"
-        _, self._count, outputs = arrays[f"{self._folder}/output"].shape
+        self._count, outputs = shape or arrays[f"{self._folder}/output"].shape[1:]
         kind, attributes = functional_of(root, probe)
         self._in_sample = bool(attributes.get("in_sample"))
         target = None
         if f"{self._folder}/target" in arrays:
             target = np.asarray(root.read(f"{self._folder}/target"))
+            target = target if len(target) == self._count else None
         self._classes = classes_of(target, outputs, kind)
         self._target, self._measure = _target(target, outputs, kind, self._classes)
         self._numbers = _numbers(root, probe) if self._in_sample else None
@@ -174,11 +182,14 @@ class Followed:
         while self._rows < rows:
             stop = min(rows, self._rows + block)
             step = np.asarray(root.read(f"{self._folder}/probe_step", self._rows, stop), dtype=np.float64)
-            output = np.asarray(root.read(f"{self._folder}/output", self._rows, stop))
-            self._count_forgotten(output)
-            for index, (at, values) in enumerate(zip(step.tolist(), output, strict=True), self._rows):
-                self._keep(index, at, values)
-            self._rows = stop
+            self.take(step, np.asarray(root.read(f"{self._folder}/output", self._rows, stop)))
+
+    def take(self, step: Floats, output: NDArray[Any]) -> None:
+        """Take in rows: their steps (row,) and outputs (row, example, output)."""
+        self._count_forgotten(output)
+        for number, (at, values) in enumerate(zip(step.tolist(), output, strict=True), self._rows):
+            self._keep(number, at, values)
+        self._rows += len(step)
 
     def _count_forgotten(self, output: NDArray[Any]) -> None:
         if self._classes is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from tscope_format.errors import TscopeError, clean
 
 from tscope_tui.data import boosting, effective, kernel, updates
@@ -28,7 +29,7 @@ from tscope_tui.data.telescoping import Choice, Recorded, Telescoping, from_resu
 from tscope_tui.data.updates import Updates
 
 if TYPE_CHECKING:
-    from tscope_format import ResultInfo, RootReader, TraceReader
+    from tscope_format import Result, ResultInfo, RootReader, TraceReader
 
 CURVES = ("loss", "grad_norm", "update_norm", "theta_norm")
 METRIC = "telescoping"
@@ -101,6 +102,16 @@ class RunData:
         return self.curves.get(name)
 
 
+# The probe set of a telescoping result, its steps (row,) and the network's outputs (row, example, output).
+Predictions = tuple[str, NDArray[np.float64], NDArray[np.float32]]
+
+
+def _predictions_of(result: Result) -> Predictions:
+    step = np.asarray(result.arrays["step"].data, dtype=np.float64)
+    actual = np.asarray(result.arrays["actual"].data, dtype=np.float32)
+    return str(result.scalars.get("probe", "")), step, actual
+
+
 class RunSource:
     """Reads one trace; every method blocks, and runs in a thread that is not the screen's."""
 
@@ -117,6 +128,8 @@ class RunSource:
         self._updates = Saved(path, updates.METRIC, updates.from_result)
         self._boosting = Saved(path, boosting.METRIC, boosting.from_result)
         self._followed: Followed | None = None
+        self._predictions = Saved(path, METRIC, _predictions_of)
+        self._followed_result: Predictions | None = None
 
     def load(
         self,
@@ -267,17 +280,27 @@ class RunSource:
         # The same set as the predictions are of, if it has any.
         able = [probe for probe in root.probes if Followed.available(root, probe)]
         able.sort(key=lambda probe: not Recorded.available(root, probe))
-        if not able:
-            return None, None
         try:
-            if self._followed is None or self._followed.probe != able[0]:
-                self._followed = Followed(root, able[0])
-            self._followed.advance(root)
-            return self._followed.result(), read_shown(root, able[0], example)
+            if able:
+                if self._followed is None or self._followed.probe != able[0]:
+                    self._followed = Followed(root, able[0])
+                self._followed.advance(root)
+            else:
+                self._from_result(root, problems)
+            found = self._followed
+            return (None, None) if found is None else (found.result(), read_shown(root, found.probe, example))
         except TscopeError as error:
             self._followed = None
             problems.append(self._told(error))
             return None, None
+
+    def _from_result(self, root: RootReader, problems: list[str]) -> None:
+        """Follow the examples of the newest saved telescoping result, where no outputs were recorded."""
+        saved = self._predictions.read(root.name, problems)
+        if saved is not None and saved is not self._followed_result:
+            probe, step, actual = self._followed_result = saved
+            self._followed = Followed(root, probe, (actual.shape[1], actual.shape[2]))
+            self._followed.take(step, actual)
 
     def _saved(self, choice: Choice, problems: list[str]) -> Telescoping | None:
         from tscope_format import list_results

@@ -172,9 +172,15 @@ def _missing(data: RunData, loaded: bool) -> tuple[str, ...]:
     if not loaded or data.steps is None:
         return ("reading …",)
     return (
-        "no outputs of single examples were recorded",
-        "record with a probe set:  tscope record --probe FILE.npz -- …",
+        "no outputs of single examples were recorded, and none are saved",
+        "record with a probe set (`tscope record --probe FILE.npz`), or run:",
+        f"{_telescoping(data)} --probe FILE.npz",
     )
+
+
+def _telescoping(data: RunData) -> str:
+    """Return the command that replays a run, as one types it."""
+    return f"tscope analyze {shlex.quote(str(data.path))} --metric telescoping --replay"
 
 
 def _influences(data: RunData) -> Mapping[int, tuple[float, tuple[int, ...]]]:
@@ -240,8 +246,8 @@ def _largest(found: Examples, example: int) -> list[int]:
 def _contribution(data: RunData, state: RunState, loaded: bool) -> LayerMapPane:
     told = data.telescoping
     if told is None or told.contribution is None or told.contribution_step is None:
-        command = f"tscope analyze {shlex.quote(str(data.path))} --metric telescoping --replay"
-        empty = absence(data, "contributions of layers", (), command, loaded=loaded)
+        lacks = ("an ensemble of trees has none",) if data.trees else ()
+        empty = absence(data, "contributions of layers", lacks, _telescoping(data), loaded=loaded)
         return LayerMapPane((), _NOTHING, np.zeros((0, 0)), empty=empty)
     if told.own is not None:
         of = f"example {told.choice.example}"
@@ -293,6 +299,8 @@ def _picture(data: RunData, state: RunState, chosen: int, loaded: bool) -> Pictu
         title += f", y {compact(float(label[chosen]))}"
     if told is not None:
         title += f", told {compact(float(told[chosen]), 3)}"
-    if shown is None or shown.example != chosen:
+    if shown is None:
+        return PicturePane(None, title, ("no inputs of this set are in the trace",))
+    if shown.example != chosen:
         return PicturePane(None, title, ("reading …",))
     return PicturePane(shown, title)
