@@ -91,13 +91,15 @@ def test_what_the_trace_lacks_is_left_out_with_a_note_and_refused_if_asked_for(p
     notes = " / ".join(found.notes)
     assert "no part in the predictions: " in notes
     assert "holds no probe set; give examples with `--probe FILE.npz`" in notes
-    assert "no part in the losses of batches, and no check of balancedness: " in notes
+    assert "no part in the losses of batches and no check of balancedness: " in notes
     assert "the steps of exactly one of torch.optim can be followed" in notes
     assert "holds no probe set" in refused(plain, MissingDataError, parts="contributions")
     message = refused(plain, AnalysisError, parts="norms,steps")
     assert "the steps of exactly one of torch.optim can be followed" in message
     # Balancedness is of θ; that it cannot be checked does not take it away.
-    assert "balance" in analysed(plain, parts="balance").arrays
+    found = analysed(plain, parts="balance")
+    assert "balance" in found.arrays
+    assert [note.partition(":")[0] for note in found.notes] == ["no check of balancedness"]
 
 
 def test_a_trace_without_updates_is_refused_and_names_the_option(tmp_path):

@@ -82,7 +82,9 @@ class _Analysis:
         self.every = self.options.every or max(1, -(-last // _ROWS))
         self.rows = sorted({*range(0, last, self.every), last})
         self.pairs: tuple[Pair, ...] = ()
-        self._done, self._total = 0, 3 * len(self.rows)
+        replayed = any(map(self.options.wants, ("steps", "balance")))
+        walks = 1 + self.options.wants("contributions") + replayed
+        self._done, self._total = 0, walks * len(self.rows)
 
     def described(self) -> str:
         """Return how many rows are taken, and about how long their singular values take."""
@@ -134,8 +136,9 @@ class _Analysis:
         except (AnalysisError, MissingDataError) as error:
             if asked is not None and part in asked:
                 raise
-            checked = ", and no check of balancedness" if part == "steps" and self.pairs else ""
-            self.remarks.append(f"no {_TITLES[part]}{checked}: {clean(error)}")
+            lost = [_TITLES[part]] if self.options.wants(part) else []
+            lost += ["check of balancedness"] if part == "steps" and self.pairs else []
+            self.remarks.append(f"no {' and no '.join(lost)}: {clean(error)}")
             return None
 
     def _parameters(self) -> int | None:
