@@ -41,34 +41,9 @@ def test_options_reach_the_metric_and_json_csv_and_the_figure_hold_events(
     tscope: Runner, run: Trace, tmp_path: Path
 ) -> None:
     figure = tmp_path / "events.svg"
-    outcome = tscope(
-        *(
-            "analyze",
-            run.path,
-            "-m",
-            "events",
-            "--no-save",
-            "--json",
-            "--csv",
-            tmp_path / "csv",
-            "--fit",
-            0.5,
-        ),
-        *(
-            "--rise",
-            0.9,
-            "--spike",
-            20,
-            "--diverge",
-            5,
-            "--sure",
-            0.9,
-            "--probe",
-            "heldout",
-            "--plot",
-            figure,
-        ),
-    )
+    asked = ["--fit", 0.5, "--rise", 0.9, "--spike", 20, "--diverge", 5, "--sure", 0.9, "--probe", "heldout"]
+    written = ["--json", "--csv", tmp_path / "csv", "--plot", figure, "--no-save"]
+    outcome = tscope("analyze", run.path, "-m", "events", *asked, *written)
     assert outcome.code == 0
     found = json.loads(outcome.out)
     assert found["provenance"]["options"] == {

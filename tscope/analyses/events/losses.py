@@ -43,8 +43,8 @@ def spikes(steps: Steps, loss: Values, factor: float, sure: float) -> list[Event
     rise = y[WINDOW:] - _trailing_median(y)[:-1]
     scaled = _scaled(rise)
     # What lasts is no tail of the noise: the many rows of a few spikes would hide them all.
-    high = np.pad(scaled > _HIGH, 1)
-    usual = scaled[~(high[1:-1] & (high[:-2] | high[2:]))]
+    tall = np.pad(scaled > _HIGH, 1)
+    usual = scaled[~(tall[1:-1] & (tall[:-2] | tall[2:]))]
     found: list[Event] = []
     taken: list[int] = []
     for place in _tallest_first(rise, math.log(factor)):
