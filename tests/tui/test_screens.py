@@ -11,7 +11,15 @@ from tscope_tui.spans import cells
 from tscope_tui.stages.browser import BrowserStage
 from tscope_tui.stages.run import RunStage
 from tui_host import FakeHost, screen
-from tui_traces import Run, finished, save_effective, save_kernel, save_telescoping, save_updates
+from tui_traces import (
+    Run,
+    finished,
+    save_boosting,
+    save_effective,
+    save_kernel,
+    save_telescoping,
+    save_updates,
+)
 
 SIZES = [(60, 15), (80, 24), (120, 36), (160, 48)]
 
@@ -27,6 +35,10 @@ def written(tmp_path_factory) -> Path:
     explained = finished(folder.parent / "updates" / "mlp.zarr")
     save_telescoping(explained, 120, ("fc1.weight", "fc1.bias", "head.weight"))
     save_updates(explained)
+    whole = finished(folder.parent / "whole" / "mlp.zarr")
+    save_telescoping(whole, 120, ("fc1.weight", "fc1.bias", "head.weight"))
+    for save in (save_kernel, save_updates, save_boosting):
+        save(whole)
     finished(folder / "noprobe.zarr", 60, probe=False)
     run = Run(folder / "stopped.zarr")
     run.train(50)
@@ -227,3 +239,12 @@ def test_a_vanished_trace_leaves_the_list(traces, tmp_path):
     shutil.rmtree(tmp_path / "noprobe.zarr")
     host.run_timers()
     assert [entry.name for entry in stage.entries()] == ["mlp"]
+
+
+@pytest.mark.parametrize("size", [(80, 24), (160, 48)])
+@pytest.mark.parametrize(
+    ("name", "keys"), [("example", ("view:examples", "enter")), ("boosting", ("view:kernel", "view:kernel"))]
+)
+def test_what_views_lead_to(traces, size, name, keys, golden):
+    stage, host = opened(traces.parent / "whole" / "mlp.zarr", *size, *keys)
+    golden(f"screen_{name}_{size[0]}x{size[1]}.txt", screen(stage, host))
