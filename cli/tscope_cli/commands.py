@@ -27,6 +27,7 @@ COMMANDS: dict[str, Command] = {
         "analyze", "analyze", "Compute a metric from a trace: a table, a chart, JSON, CSV or a figure."
     ),
     "compare": Command("compare", "compare", "Compare a metric over several traces, a line each."),
+    "forks": Command("forks", "forks", "List the forks of a run, with the barriers between them and it."),
     "browse": Command(
         "browse", "browse", "Look at traces in the terminal, also while they are being recorded."
     ),

@@ -126,7 +126,7 @@ def test_a_fork_is_the_same_up_to_its_step_and_another_one_after(sweep: Callable
     assert done.said[-2:] == [
         "fork at step 4, seed 1: parameters are those of t.zarr up to step 4, and others after it; batches "
         "differ from step 5 on",
-        f"next: tscope analyze {done.fork()} --against {done.out} --metric weight-averaging",
+        f"next: tscope forks {done.out} --compute",
     ]
 
 

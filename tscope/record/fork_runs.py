@@ -92,11 +92,7 @@ def _forked(
                 say(f"{counted(left, 'fork')} not run, since this one failed")
             return exit_code(code)
     if found and not options.quiet:
-        first = clean(shlex.quote(str(outs[found[0]["step"], found[0]["seed"]])))
-        say(
-            f"next: tscope analyze {first} --against {clean(shlex.quote(str(base)))} "
-            "--metric weight-averaging"
-        )
+        say(f"next: tscope forks {clean(shlex.quote(str(base)))} --compute")
     return 0 if len(found) == len(outs) else FAILED
 
 
