@@ -165,6 +165,14 @@ def test_a_loss_that_was_not_recorded_to_the_end_is_no_divergence(tmp_path):
     found = analysed(write(tmp_path / "unseen.zarr", loss, probes))
     assert found.scalars["divergence"] is None
     assert "the training loss was not recorded after step 899" in found.notes
+    # Outputs that are finite for a few steps more, or a loss that is infinite: it did diverge.
+    values[910:] = np.nan
+    found = analysed(write(tmp_path / "late.zarr", loss, probes))
+    assert found.scalars["divergence"] == 900
+    loss[905:] = np.inf
+    values[:] = 0
+    found = analysed(write(tmp_path / "infinite.zarr", loss, probes))
+    assert found.scalars["divergence"] == 900
 
 
 def test_gaps_and_losses_of_either_sign_are_said(tmp_path):

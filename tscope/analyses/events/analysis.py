@@ -128,8 +128,11 @@ class _Search:
             return steps[:0], loss[:0]
         steps, loss = steps[seen[0] :], loss[seen[0] :]
         last = int(seen[-1] - seen[0])
-        # A run that goes on to predict finite values has not diverged: its loss was not seen.
-        if last < len(loss) - 1 and any(fit.step[-1] > steps[last + 1] for fit in fits):
+        # A run that goes on to predict finite values has not diverged: its loss was not seen. Outputs may
+        # stay finite for some steps longer than their loss.
+        middle = (steps[min(last + 1, len(steps) - 1)] + steps[-1]) / 2
+        goes_on = any(fit.step[-1] >= middle for fit in fits)
+        if last < len(loss) - 1 and np.isnan(loss[last + 1 :]).all() and goes_on:
             self.notes.append(f"the training loss was not recorded after step {steps[last]}")
             steps, loss = steps[: last + 1], loss[: last + 1]
         finite = np.isfinite(loss)
