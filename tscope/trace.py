@@ -160,7 +160,12 @@ class Trace:
         raise UsageError(f"step {step} was not recorded; the nearest recorded steps are {below} and {above}")
 
     def theta(self, step: int) -> dict[str, torch.Tensor]:
-        """Return the parameters after optimizer step `step`, by name, bit for bit."""
+        """Return the parameters after optimizer step `step`, by name, bit for bit.
+
+        Raises:
+            UsageError: That step was not recorded.
+            MissingDataError: Its parameters were not kept (`record --updates none`).
+        """
         from tscope.replay.flat import named
 
         return named(self.reader.parameters, self.reader.theta(self.row(step)))

@@ -9,10 +9,11 @@ import pytest
 import torch
 from cli_runner import Runner
 from cli_traces import write_trace
-from tscope_format import open_trace
+from tscope_format import MissingDataError, open_trace
 from tscope_tui.data.facts import facts_of
 
 from tests.traces import Probe, train
+from tscope import open as open_run
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,13 @@ def test_what_needs_every_row_ends_with_4_and_names_the_option(
     assert (outcome.code, outcome.out) == (4, "")
     assert outcome.err.startswith(f"tscope: {trace} lacks what ")
     assert "`--updates none`" in outcome.err
+
+
+def test_a_state_that_was_not_kept_is_named(trace: Path) -> None:
+    found = open_run(trace)
+    assert set(found.state_dict(6)) == set(found.theta(0))
+    with pytest.raises(MissingDataError, match="at row 3 were not kept"):
+        found.theta(3)
 
 
 def test_recorded_projections_need_no_updates(tscope: Runner, trace: Path) -> None:

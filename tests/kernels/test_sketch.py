@@ -47,6 +47,7 @@ def test_the_generator_is_splitmix64():
     # The published numbers of the reference implementation from 1234567 on.
     expected = [6457827717110365317, 3203168211198807973, 9817491932198370423]
     assert signs.splitmix64(1234567, 3) == expected
+    assert [signs.number(1234567, index) for index in range(3)] == expected
 
 
 def test_signs_are_those_of_the_specification():

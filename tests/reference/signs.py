@@ -23,11 +23,18 @@ def splitmix64(start: int, count: int) -> list[int]:
     return found
 
 
+def number(start: int, index: int) -> int:
+    """Return one of these numbers, without those before it."""
+    return splitmix64((start + index * 0x9E3779B97F4A7C15) & MASK, 1)[0]
+
+
 @functools.cache
+def word(seed: int, parameter: int, side: int, place: int, index: int) -> int:
+    return number(number(number(seed, 2 * parameter + side), place), index)
+
+
 def sign(seed: int, parameter: int, side: int, place: int, column: int) -> int:
-    key = splitmix64(seed, 2 * parameter + side + 1)[-1]
-    word = splitmix64(splitmix64(key, place + 1)[-1], column // 64 + 1)[-1]
-    return -1 if word >> (column % 64) & 1 else 1
+    return -1 if word(seed, parameter, side, place, column // 64) >> (column % 64) & 1 else 1
 
 
 def sketch(dense: Mapping[str, Tensor], order: Sequence[str], seed: int, columns: int) -> Tensor:
