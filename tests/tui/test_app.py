@@ -19,7 +19,7 @@ from tscope_tui.spans import Span, plain
 from tscope_tui.stages.run import RunStage
 from tscope_tui.terminal.app import TscopeApp
 from tscope_tui.terminal.overlay import Prompt
-from tscope_tui.terminal.palette import PALETTES, first_palette
+from tscope_tui.terminal.palette import PALETTES, first_palette, style_of
 from tscope_tui.terminal.surface import difference
 from tscope_tui.terminal.threads import Threads
 from tui_traces import Run, finished
@@ -164,6 +164,7 @@ def test_the_theme_and_the_mouse_are_toggled(folder):
         before = app.colours
         await pilot.press("T")
         await until(pilot, lambda: app.colours != before and "theme" in shown(app), "theme")
+        assert app.look.colour == (app.colours != "plain")
         await pilot.press("M")
         await until(pilot, lambda: "mouse on" in shown(app), "mouse")
 
@@ -301,6 +302,13 @@ def test_the_first_palette(environment, palette, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert first_palette() == palette
+
+
+def test_the_tones_of_a_picture_are_colours_themselves():
+    for palette in PALETTES.values():
+        style = style_of(palette, "#ff0000/#00ff08")
+        assert (style.color.triplet.hex, style.bgcolor.triplet.hex) == ("#ff0000", "#00ff08")
+        assert style_of(palette, "no tone") == palette["text"]
 
 
 def test_palettes_have_the_same_tones():

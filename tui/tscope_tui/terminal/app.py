@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -280,6 +281,8 @@ class TscopeApp(App[None]):
         names = list(PALETTES)
         self.colours = names[(names.index(self.colours) + 1) % len(names)]
         self.surface.use(PALETTES[self.colours])
+        # A picture is drawn in ink where there are no colours.
+        self.look = replace(self.look, colour=self.colours != "plain")
         self.say(f"theme {self.colours}")
 
 
