@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tscope_format.errors import UsageError, clean
+from tscope_format.errors import UsageError
+
+from tscope.analyses.checked import check_loss
 
 
 @dataclass(frozen=True)
@@ -43,5 +45,4 @@ class Options:
             value = getattr(self, name)
             if not 1 < value < float("inf"):
                 raise UsageError(f"{name} must be a finite factor above 1, got {value}")
-        if self.loss not in ("auto", "mse", "cross_entropy", "bce"):
-            raise UsageError(f"unknown loss {clean(self.loss)!r}; there is auto, mse, cross_entropy, bce")
+        check_loss(self.loss)
