@@ -27,6 +27,25 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(path, module, optimizer, batches, torch.nn.functional.mse_loss, probes, updates=False).path
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--sketch", "5"), "--sketch must be 16 to 65536 columns, got 5"),
+        (("--updates", "some"), "--updates must be all or none, got 'some'"),
+        (
+            ("--sketch", "64", "--probe", "none"),
+            "--sketch sketches the probe set, and --probe none takes none",
+        ),
+    ],
+)
+def test_what_cannot_be_recorded_is_refused_before_the_command_starts(
+    tscope: Runner, options: tuple[str, ...], message: str
+) -> None:
+    outcome = tscope("record", *options, "--", "no-such-command")
+    assert outcome.code == 125
+    assert outcome.err.startswith(f"tscope: {message}")
+
+
 def test_info_says_what_is_kept_and_what_is_not(tscope: Runner, trace: Path) -> None:
     lines = tscope("info", trace).out
     assert "parameters at 5 rows: 0, powers of two, the last; bit for bit (float32)" in lines

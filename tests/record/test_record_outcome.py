@@ -46,6 +46,47 @@ def test_the_next_command_names_what_the_analysis_needs(
     assert lines(outcome, ["python"], 0)[-1] == f"next: tscope analyze a.zarr --metric telescoping{more}"
 
 
+@pytest.mark.parametrize(
+    ("sketched", "unsketched", "text"),
+    [(14, 0, "14 rows sketched in 1,024 columns"), (1, 13, "1 row sketched in 1,024 columns, 13 skipped")],
+)
+def test_sketches_are_counted_with_those_that_were_skipped(sketched: int, unsketched: int, text: str) -> None:
+    outcome = Outcome(path=Path("a.zarr"), rows=92, columns=1024, sketched=sketched, unsketched=unsketched)
+    assert lines(outcome, ["python"], 0)[0].endswith(f"no projections, {text} → a.zarr")
+
+
+def test_sketches_that_failed_are_said_and_those_nobody_asked_for_are_not() -> None:
+    none = Outcome(path=Path("a.zarr"), rows=92, columns=1024, unsketched=14)
+    assert lines(none, ["python"], 0)[0].endswith("no projections, no sketches → a.zarr")
+    other = Outcome(path=Path("a.zarr"), rows=92, unsketched=14)
+    assert lines(other, ["python"], 0)[0].endswith("no projections → a.zarr")
+
+
+@pytest.mark.parametrize(
+    ("projected", "sketched", "command"),
+    [
+        (21, 0, "analyze a.zarr --metric telescoping"),
+        (0, 3, "analyze a.zarr --metric kernel"),
+        (0, 0, "browse a.zarr"),
+    ],
+)
+def test_without_updates_nothing_is_proposed_that_would_replay(
+    projected: int, sketched: int, command: str
+) -> None:
+    outcome = Outcome(
+        path=Path("a.zarr"),
+        rows=92,
+        updates=False,
+        probes=["heldout"],
+        projected=projected,
+        columns=64,
+        sketched=sketched,
+    )
+    first, last = lines(outcome, ["python"], 0)
+    assert last == f"next: tscope {command}"
+    assert "--replay" not in first
+
+
 def test_one_step_and_several_models_are_counted_in_words() -> None:
     path = Path("a.zarr")
     one = Outcome(path=path, steps=1, rows=1, projected=2, probes=["train"], models=1, programs=1)

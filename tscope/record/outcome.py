@@ -94,8 +94,14 @@ def lines(outcome: Outcome, command: Sequence[str], code: int) -> list[str]:
     said = account(outcome, command, code)
     if outcome.path is None or not outcome.rows:
         return said  # the state before training alone gives nothing to analyse
-    path = shlex.quote(clean(outcome.path))
-    return [*said, f"next: tscope analyze {path} --metric telescoping{_more(outcome)}"]
+    return [*said, f"next: tscope {_next(outcome, shlex.quote(clean(outcome.path)))}"]
+
+
+def _next(outcome: Outcome, path: str) -> str:
+    """Return the command that makes most sense now; without updates there is nothing to replay."""
+    if outcome.updates or outcome.projected:
+        return f"analyze {path} --metric telescoping{_more(outcome)}"
+    return f"analyze {path} --metric kernel" if outcome.sketched else f"browse {path}"
 
 
 def account(outcome: Outcome, command: Sequence[str], code: int) -> list[str]:
