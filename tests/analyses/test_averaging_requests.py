@@ -249,3 +249,35 @@ def test_complex_parameters_are_refused(tmp_path):
     assert refused(AnalysisError, trace, at="0,last") == (
         "1 parameters are complex, such as turn: only real ones are averaged"
     )
+
+
+class Product(nn.Module):
+    """f(x) = x w v: finite where the two weights make up for each other."""
+
+    def __init__(self, w: float, v: float) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(w, dtype=torch.float64))
+        self.v = nn.Parameter(torch.tensor(v, dtype=torch.float64))
+
+    def forward(self, x):
+        return x * self.w * self.v
+
+
+def test_averages_that_overflow_are_noted(tmp_path):
+    traces = []
+    x = torch.arange(1.0, 9.0, dtype=torch.float64)[:, None]
+    for name, w, v in (("a", 1e200, 1e-200), ("b", 1e-200, 1e200)):
+        module = Product(w, v)
+        optimizer = optim.SGD(module.parameters(), lr=0.0)
+        batches = [(x, 2 * x), (x, 2 * x)]
+        traces.append(train(tmp_path / f"{name}.zarr", module, optimizer, batches, nn.functional.mse_loss))
+    labels = tmp_path / "labels.npz"
+    np.savez(labels, x=x.numpy(), y=2 * x.numpy())
+    options = {"against": str(traces[1].path), "loss": "mse", "labels": str(labels), "points": 5}
+    found = tscope.analyze(traces[0], "weight-averaging", save=False, layers=False, **options)
+    assert found.scalars["loss_a_train"] == pytest.approx(float(x.square().mean()), rel=1e-12)
+    notes = [
+        note for note in found.notes if note.startswith("the average's loss on train examples is NaN or")
+    ]
+    assert len(notes) == 1
+    assert "the first being alpha = " in notes[0]

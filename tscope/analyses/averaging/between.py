@@ -62,6 +62,7 @@ def between(stage: Stage, members: Sequence[Member], options: Options, watch: Wa
     two = len(members) == 2
     coordinate, arrays = _along_alpha(blend, options, watch) if two else _by_count(blend, len(members), watch)
     scalars |= _scalars(blend, members, coordinate, arrays)
+    notes += _overflows(blend, coordinate, arrays)
     if not two:
         arrays |= _pairs(blend, len(members))
     names: tuple[str, ...] = ()
@@ -122,6 +123,21 @@ def _arrays(
             if f"{what}_line_{name}" in found:
                 apart = found[f"{what}_average_{name}"].data - found[f"{what}_line_{name}"].data
                 found[f"{what}_{kind}_{name}"] = Array((coordinate,), sign * apart + 0.0)  # no −0
+    return found
+
+
+def _overflows(blend: Blend, coordinate: str, arrays: dict[str, Array]) -> list[str]:
+    """Return the notes on averages whose loss is not finite; there is no barrier to be told then."""
+    found = []
+    for name in blend.stage.splits:
+        if f"loss_average_{name}" in arrays:
+            finite = np.isfinite(arrays[f"loss_average_{name}"].data)
+            if not finite.all():
+                first = arrays[coordinate].data[int(finite.argmin())]
+                found.append(
+                    f"the average's loss on {name} examples is NaN or infinite at {int((~finite).sum())} "
+                    f"places, the first being {coordinate} = {first:.3g}: the models have no finite barrier"
+                )
     return found
 
 
