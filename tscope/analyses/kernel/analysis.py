@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 from tscope_format.errors import AnalysisError, clean
 from tscope_format.results import Array, Result
 
 from tscope.analyses.effective.plan import seconds
 from tscope.analyses.kernel.cost import check_memory, flops, megabytes, memory
-from tscope.analyses.kernel.course import Course, Courses
+from tscope.analyses.kernel.course import Course, Courses, kept_matrices
 from tscope.analyses.kernel.notes import notes
 from tscope.analyses.kernel.setup import Setup, prepare
 from tscope.analyses.kernel.states import KernelState, plain_states, preconditioned_states
@@ -129,12 +128,7 @@ def _result(
         arrays[name] = Array((name,), examples.numbers)
         if examples.labels is not None:
             arrays[f"label_{name}"] = Array((name, "output"), examples.labels.numpy())
-    if matrices:
-        arrays["matrix_step"] = Array(("matrix_step",), np.array(list(matrices), dtype=np.int64))
-        arrays["kernel"] = Array(
-            ("matrix_step", "point", "output", "point_column", "output_column"),
-            torch.stack(list(matrices.values())).numpy(),
-        )
+    arrays |= kept_matrices(matrices)
     curves = [name for name, array in arrays.items() if array.dims == ("step",) and name != "step"]
     scalars: dict[str, float | int | str | bool | None] = {
         **{name: float(arrays[name].data[-1]) for name in curves},

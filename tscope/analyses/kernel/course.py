@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -172,6 +172,17 @@ class Courses:
         if self.test is not None:
             found |= self.test.arrays("test", self.rows) | self._weights["test"].arrays("test", self.rows)
         return found
+
+
+def kept_matrices(matrices: Mapping[int, Tensor]) -> dict[str, Array]:
+    """Return the matrices (point, output, point, output) that were kept, by step; nothing without any."""
+    if not matrices:
+        return {}
+    dims = ("matrix_step", "point", "output", "point_column", "output_column")
+    return {
+        "matrix_step": Array(("matrix_step",), np.array(list(matrices), dtype=np.int64)),
+        "kernel": Array(dims, torch.stack(list(matrices.values())).numpy()),
+    }
 
 
 def _assembled(pieces: list[Tensor]) -> Tensor:

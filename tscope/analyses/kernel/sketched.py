@@ -19,7 +19,7 @@ from tscope_format.errors import AnalysisError, MissingDataError, UsageError, cl
 from tscope_format.results import Array, Result
 
 from tscope.analyses.kernel.cost import megabytes, of_matrices
-from tscope.analyses.kernel.course import Course
+from tscope.analyses.kernel.course import Course, kept_matrices
 from tscope.analyses.kernel.notes import sketch_notes
 from tscope.analyses.kernel.setup import chosen_labels, drawn, probe_labels
 from tscope.analyses.kernel.states import plain_states
@@ -300,12 +300,7 @@ def _result(
     arrays["test"] = Array(("test",), sketches.numbers)
     if sketches.labels is not None:
         arrays["label_test"] = Array(("test", "output"), sketches.labels.numpy())
-    if matrices:
-        arrays["matrix_step"] = Array(("matrix_step",), np.array(list(matrices), dtype=np.int64))
-        arrays["kernel"] = Array(
-            ("matrix_step", "point", "output", "point_column", "output_column"),
-            torch.stack(list(matrices.values())).numpy(),
-        )
+    arrays |= kept_matrices(matrices)
     curves = [name for name, array in arrays.items() if array.dims == ("step",) and name != "step"]
     scalars: dict[str, float | int | str | bool | None] = {
         **{name: float(arrays[name].data[-1]) for name in curves},
