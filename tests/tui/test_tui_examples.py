@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from tscope_tui.data import examples as module
-from tscope_tui.data.examples import CROSS_ENTROPY, Followed, course, losses
+from tscope_tui.data.examples import CROSS_ENTROPY, Followed, losses
 from tscope_tui.data.kernel import from_result, ordered
 from tscope_tui.data.shown import Shown, image_of
 from tscope_tui.panes.box import Look
@@ -68,7 +68,7 @@ def test_cross_entropies_and_forgetting_are_those_of_the_definition():
     assert found.measure == CROSS_ENTROPY
     for row in range(ROWS):
         np.testing.assert_allclose(found.loss(row), expected[row], rtol=1e-12)
-    np.testing.assert_allclose(course(found, 3), expected[:, 3], rtol=1e-12)
+    np.testing.assert_allclose(found.course(3), expected[:, 3], rtol=1e-12)
     right = f.argmax(2) == labels
     forgotten = [
         sum(right[row - 1, one] and not right[row, one] for row in range(1, ROWS)) for one in range(COUNT)
@@ -97,7 +97,7 @@ def test_outputs_that_are_losses_are_taken_as_such(kind, sign):
 
 def test_without_labels_there_is_no_loss():
     found = followed(Root())
-    assert (found.measure, found.loss(0), course(found, 0), found.label) == ("", None, None, None)
+    assert (found.measure, found.loss(0), found.course(0), found.label) == ("", None, None, None)
     assert losses(np.full((2, 2), np.inf), np.zeros(2), CROSS_ENTROPY) == pytest.approx(
         [np.nan] * 2, nan_ok=True
     )
@@ -120,6 +120,25 @@ def test_rows_are_thinned_where_memory_is_full_and_forgetting_is_not(monkeypatch
     np.testing.assert_array_equal(thin.outputs, whole.outputs[[0, 8, 16, 24, 32, 39]])
     assert thin.forgotten.tolist() == whole.forgotten.tolist()
     assert [thin.row(step) for step in (0, 15, 16, 77, 78, 99)] == [0, 0, 1, 4, 5, 5]
+
+
+def test_what_was_made_of_examples_is_remembered_until_there_are_new_rows(monkeypatch):
+    root = Root(target=np.zeros(COUNT, np.int64))
+    root.shown = 10
+    growing = Followed(root, "p")
+    growing.advance(root)
+    found = growing.result()
+    growing.advance(root)
+    assert growing.result() is found
+    assert found.course(1) is found.course(1)
+    monkeypatch.setattr(module, "_REMEMBERED", 3)
+    for example in range(COUNT):
+        found.course(example)
+    assert len(found.known) <= 3
+    root.shown = ROWS
+    growing.advance(root)
+    assert growing.result() is not found
+    assert len(growing.result().course(1)) == ROWS
 
 
 def test_examples_of_an_in_sample_set_are_found_among_those_of_training():

@@ -7,9 +7,9 @@ all rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+T = TypeVar("T")
+
 _BLOCK_BYTES = 32 << 20
 # Outputs that are kept in memory (32 MB), and the rows that are kept in any case.
 _ENTRIES = 1 << 23
 _FEWEST = 16
+# Things that are remembered of the examples at a time, none larger than a number for each or each row.
+_REMEMBERED = 256
 # Bytes of inputs among which the rows of an in-sample set are looked for.
 _INPUTS = 128 << 20
 CROSS_ENTROPY, SQUARED, LOG, OWN = "cross-entropy", "squared error", "−log p", "loss"
@@ -46,6 +50,7 @@ class Examples:
         forgotten: How often each example was told right and then wrong (example,); None without classes.
         numbers: Which training example each one is (example,), −1 where it is none; None where not known.
         in_sample: Whether the set is of examples that were trained on.
+        known: What was made of it before; it lives no longer than this.
     """
 
     probe: str
@@ -57,6 +62,7 @@ class Examples:
     forgotten: NDArray[np.int64] | None = None
     numbers: NDArray[np.int64] | None = None
     in_sample: bool = False
+    known: dict[object, Any] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -97,12 +103,26 @@ class Examples:
         """Return the loss of each example (example,); None where labels are not known."""
         return losses(self.outputs[row].astype(np.float64), self.target, self.measure)
 
+    def course(self, example: int) -> Floats | None:
+        """Return the loss of an example at the kept rows (row,); remembered, since no cursor moves it."""
 
-@lru_cache(maxsize=512)
-def course(examples: Examples, example: int) -> NDArray[np.float64] | None:
-    """Return the loss of an example at the kept rows (row,); cached, since no cursor moves it."""
-    target = None if examples.target is None else examples.target[example]
-    return losses(examples.outputs[:, example].astype(np.float64), target, examples.measure)
+        def made() -> Floats | None:
+            target = None if self.target is None else self.target[example]
+            return losses(self.outputs[:, example].astype(np.float64), target, self.measure)
+
+        return self.once(("course", example), made)
+
+    def once(self, key: object, made: Callable[[], T]) -> T:
+        """Return what is made of these examples under a key, now or before.
+
+        A cache of functions would keep old examples, of 32 MB each, as long as a run is followed.
+        """
+        if key not in self.known:
+            if len(self.known) >= _REMEMBERED:
+                self.known.clear()
+            self.known[key] = made()
+        found: T = self.known[key]
+        return found
 
 
 def losses(outputs: Floats, target: Floats | None, measure: str) -> Floats | None:
@@ -162,6 +182,7 @@ class Followed:
         self._newest: tuple[int, float, NDArray[np.float32]] | None = None
         self._right: NDArray[np.bool_] | None = None
         self._forgotten = np.zeros(self._count, np.int64)
+        self._result: Examples | None = None
 
     @staticmethod
     def available(root: RootReader, probe: str) -> bool:
@@ -190,6 +211,7 @@ class Followed:
         for number, (at, values) in enumerate(zip(step.tolist(), output, strict=True), self._rows):
             self._keep(number, at, values)
         self._rows += len(step)
+        self._result = None
 
     def _count_forgotten(self, output: NDArray[Any]) -> None:
         if self._classes is None:
@@ -210,10 +232,10 @@ class Followed:
 
     def result(self) -> Examples | None:
         """Return what the rows read so far give; None before the first."""
-        if self._newest is None:
-            return None
+        if self._newest is None or self._result is not None:
+            return self._result
         rows = self._kept if self._kept[-1][0] == self._newest[0] else [*self._kept, self._newest]
-        return Examples(
+        self._result = Examples(
             clean(self.probe),
             np.array([step for _, step, _ in rows]),
             np.stack([values for _, _, values in rows]),
@@ -224,6 +246,7 @@ class Followed:
             self._numbers,
             self._in_sample,
         )
+        return self._result
 
 
 def _target(

@@ -199,12 +199,12 @@ def _layers(result: Result) -> tuple[tuple[str, ...], dict[str, Floats]]:
     return tuple(clean(name) for name in names), {name: shares[name] for name in ordered}
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=1)
 def ordered(matrices: Matrices, order: Order) -> Matrices:
     """Return matrices whose points are in another order within each set.
 
     By likeness: along the leading eigenvector of each set's block of the last matrix, so that points whose
-    gradients agree stand together. Cached, since it copies the matrices.
+    gradients agree stand together. The last is kept, since it copies the matrices.
     """
     parts = (np.arange(matrices.train), np.arange(matrices.train, len(matrices.numbers)))
     if order == "label":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tscope_tui.data.examples import Examples, course
+from tscope_tui.data.examples import Examples
 from tscope_tui.data.table import Table, Value
 from tscope_tui.panes.box import box
 from tscope_tui.panes.pane import Draw
@@ -85,7 +85,7 @@ class ExamplesPane:
     def _course(self, shown: list[int], columns: dict[str, list[str]], inner: int, draw: Draw) -> list[str]:
         """Return the loss of each shown example over the kept rows, where there is room for it."""
         used = sum(2 + max([cells(name), *map(cells, texts)]) for name, texts in columns.items())
-        losses = [None if self.examples is None else course(self.examples, one) for one in shown]
+        losses = [None if self.examples is None else self.examples.course(one) for one in shown]
         if inner - used < _COURSE + 3 or not losses or any(values is None for values in losses):
             return []
         wide = min(2 * _COURSE, inner - used - 3)

@@ -102,11 +102,14 @@ def _descending(values: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")
 
 
-@lru_cache(maxsize=4)
 def _by_loss(found: Examples, row: int) -> NDArray[np.int64]:
-    """Cached: one painting asks for it several times."""
-    values = found.loss(row)
-    return np.arange(found.count) if values is None else _descending(values)
+    """Remembered: one painting asks for it several times."""
+
+    def made() -> NDArray[np.int64]:
+        values = found.loss(row)
+        return np.arange(found.count) if values is None else _descending(values)
+
+    return found.once(("by loss", row), made)
 
 
 def chosen_of(data: RunData, state: RunState) -> int:
@@ -223,14 +226,19 @@ def _outputs(data: RunData, state: RunState, chosen: int, prediction: Pane, load
     return ChartPane(f"f(x) of {chosen}{more}", series)
 
 
-@lru_cache(maxsize=32)
 def _curves(found: Examples, example: int, output: int | None) -> tuple[Series, ...]:
-    """Cached, so that charts are not drawn anew when the cursor moves."""
-    places = [output] if output is not None and output < found.width else _largest(found, example)
-    return tuple(
-        Series(str(place), found.step, found.outputs[:, example, place], DASHES[index % len(DASHES)], index)
-        for index, place in enumerate(places)
-    )
+    """Return an example's curves; remembered, so that charts are not drawn anew when the cursor moves."""
+
+    def made() -> tuple[Series, ...]:
+        places = [output] if output is not None and output < found.width else _largest(found, example)
+        return tuple(
+            Series(
+                str(place), found.step, found.outputs[:, example, place], DASHES[index % len(DASHES)], index
+            )
+            for index, place in enumerate(places)
+        )
+
+    return found.once(("curves", example, output), made)
 
 
 def _largest(found: Examples, example: int) -> list[int]:
