@@ -135,7 +135,7 @@ def _entry(
 
 
 def _words(reader: TraceReader) -> list[str]:
-    """Return the command as words, an option together with its value."""
+    """Return the command as words, an option together with its value, and the fork that the run is."""
     words: list[str] = []
     for word in reader.facts.get("command") or ():
         text = clean(word)
@@ -143,6 +143,8 @@ def _words(reader: TraceReader) -> list[str]:
             words[-1] += f" {text}"
         else:
             words.append(text)
+    if fork := reader.facts.get("fork"):
+        words.append(f"fork at {clean(fork.get('step'))}, seed {clean(fork.get('seed'))}")
     return words
 
 

@@ -12,6 +12,7 @@ from cli_results import telescoping
 from cli_runner import Runner
 from cli_traces import write_trace
 from tscope_format import save_result
+from tscope_format.amendment import amend
 
 
 def recorded(path: Path, rate: str, steps: int = 40, *, saved: bool = True) -> Path:
@@ -32,6 +33,13 @@ def test_the_last_kept_values_stand_side_by_side_with_what_differs(tscope: Runne
         ["one", "--lr", "0.1", "40"],
         ["two", "--lr", "0.2", "20"],
     ]
+
+
+def test_forks_of_a_run_differ_in_their_step_and_seed(tscope: Runner, tmp_path: Path) -> None:
+    one, two = recorded(tmp_path / "one.zarr", "0.1"), recorded(tmp_path / "two.zarr", "0.1")
+    amend(two, {"fork": {"step": 8, "seed": 1}})
+    listed = json.loads(tscope("compare", one, two, "--json").out)["traces"]
+    assert [entry["differs"] for entry in listed] == ["", "fork at 8, seed 1"]
 
 
 def test_the_same_as_json_and_csv_at_an_earlier_step(tscope: Runner, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import pytest
 from cli_runner import Runner
 from tscope_format import open_trace
 from tscope_format.amendment import amend
-from tscope_format.errors import RecordError
 
 from tests.analyses.averaging_runs import COMMON, make_runs
 from tscope.record.fork import Fork
@@ -98,19 +97,3 @@ def test_a_fork_that_is_gone_or_another_trace_is_told(tscope: Runner, base: Path
     assert "run1.zarr is another trace than the fork of" in outcome.err
     shutil.rmtree(fork)
     assert tscope("forks", base).code == 3
-
-
-def test_facts_are_added_only_to_a_trace_that_is_finished(base: Path, tmp_path: Path) -> None:
-    before = open_trace(base)
-    amend(base, {"name": "mine"})
-    after = open_trace(base)
-    assert after.facts == {**before.facts, "name": "mine"}
-    assert after.fingerprint == before.fingerprint
-    with pytest.raises(RecordError, match=r"no\.zarr: facts cannot be added: No such file"):
-        amend(tmp_path / "no.zarr", {})
-    amend(base, {"status": "recording"})
-    with pytest.raises(RecordError, match=r"run0\.zarr is still being recorded"):
-        amend(base, {"name": "other"})
-    (base / "zarr.json").write_text("[]")
-    with pytest.raises(RecordError, match="is not a trace whose facts can be added to"):
-        amend(base, {})
