@@ -202,7 +202,7 @@ def analyze(
         str | None,
         typer.Option(
             metavar="PART,PART,…",
-            help="layers: norms, spectra, contributions, steps, balance. [default: all that can be]",
+            help="layers: norms, spectra, contributions, steps, balance. regime: kernel, features, modes.",
         ),
     ] = None,
     since: Annotated[

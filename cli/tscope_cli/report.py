@@ -6,7 +6,7 @@ import sys
 
 from tscope_format import Result
 
-from tscope_cli import events, layered, sketch
+from tscope_cli import events, layered, regime, sketch
 from tscope_cli.numerals import percent, significant
 from tscope_cli.readings import series
 from tscope_cli.table import Column, facts, render
@@ -20,7 +20,7 @@ def show(result: Result, name: str, *, quiet: bool = False) -> None:
     out(paint(name, "bold"))
     for line in table(result):
         out(f"  {line}")
-    for title, lines in (*events.tables(result), *layered.tables(result)):
+    for title, lines in (*events.tables(result), *regime.tables(result), *layered.tables(result)):
         out()
         out(title)
         for line in lines:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tscope_format import Result
 
-from tscope_cli import averaging, collapse, events, gradients, sketched
+from tscope_cli import averaging, collapse, events, gradients, regime, sketched
 from tscope_cli.layered import entries, read_layers
 from tscope_cli.readings import (
     TERMS,
@@ -278,5 +278,6 @@ _VIEWS = {
 # Metrics whose results come in several forms choose among views.
 _FORMS: dict[str, Callable[[Result], View | None]] = {
     "kernel": sketched.view,
+    "regime": regime.view,
     "weight-averaging": averaging.view,
 }

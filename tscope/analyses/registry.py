@@ -20,6 +20,7 @@ from tscope.analyses import (
     gradients,
     kernel,
     layerwise,
+    regime,
     telescoping,
     updates,
 )
@@ -43,6 +44,7 @@ _METRICS = {
         collapse.METRIC,
         averaging.METRIC,
         events.METRIC,
+        regime.METRIC,
     )
 }
 

@@ -1,0 +1,149 @@
+"""Singular modes of a linear network along gradient descent, and what theory says of them [Nam25].
+
+The loss is ½‖Y − XWᵀ‖² up to a factor, with whitened inputs: Σ = YᵀX/n = U S Vᵀ splits the dynamics into
+modes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tscope_format.errors import AnalysisError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from tscope.analyses.regime.chain import Chain
+
+    Values = NDArray[np.floating[Any]]
+
+_MOST = 10
+_SMALLEST = 1e-6  # of the largest singular value
+_STEP = 0.02  # of the integration, in units of the fastest rate
+
+
+@dataclass(eq=False)
+class Modes:
+    """The modes of a chain, row by row.
+
+    Args:
+        chain: The network.
+        inputs: X (example, input), float64.
+        labels: Y (example, output), float64.
+
+    Attributes:
+        target: s_k, the singular values of YᵀX/n (mode,).
+        whiteness: ‖XᵀX/n − I‖_F/√d: 0 for whitened inputs.
+        strength: u_kᵀ W v_k at every row.
+        imbalance: Λ_k = ‖W_2ᵀu_k‖² − ‖W_1 v_k‖² at every row, of two layers.
+    """
+
+    chain: Chain
+    inputs: Tensor
+    labels: Tensor
+    strength: list[Values] = field(default_factory=list)
+    imbalance: list[Values] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        count, width = self.inputs.shape
+        U, S, Vh = torch.linalg.svd(self.labels.T @ self.inputs / count, full_matrices=False)
+        kept = int((S[:_MOST] > _SMALLEST * S[0]).sum())
+        if not kept:
+            raise AnalysisError("the labels do not depend linearly on the inputs: there is no mode to follow")
+        self.target: Values = S[:kept].numpy()
+        self._left, self._right = U[:, :kept], Vh[:kept].T
+        covariance = self.inputs.T @ self.inputs / count
+        self.whiteness = float((covariance - torch.eye(width, dtype=torch.float64)).norm()) / math.sqrt(width)
+
+    def add(self, theta: Mapping[str, Tensor]) -> None:
+        """Add a row."""
+        W = self.chain.product(theta)
+        self.strength.append(torch.einsum("ck,cd,dk->k", self._left, W, self._right).numpy())
+        if len(self.chain.names) == 2:
+            W1, W2 = self.chain.matrices(theta)
+            above, below = W2.T @ self._left, W1 @ self._right
+            self.imbalance.append((above.square().sum(0) - below.square().sum(0)).numpy())
+
+
+def balanced(target: Values, start: Values, time: Values) -> Values:
+    """Return s e^(2st)/(e^(2st) − 1 + s/u_0) (time, mode): two layers, balanced and aligned [Nam25].
+
+    NaN where the start is not between 0 and s: the mode then does not grow from where it is.
+
+    Args:
+        target: s (mode,).
+        start: u_0 (mode,).
+        time: (time,)
+    """
+    known = (start > 0) & (start <= target)
+    decay = np.exp(-2 * np.multiply.outer(time, target))
+    ratio = target / np.where(known, start, target)
+    return np.where(known, target / (1 + (ratio - 1) * decay), np.nan)
+
+
+def single(target: Values, start: Values, time: Values) -> Values:
+    """Return s + (u_0 − s)e^(−t) (time, mode): one layer, all modes of whitened inputs at one rate."""
+    return np.asarray(target + (start - target) * np.exp(-time)[:, None])
+
+
+def unbalanced(target: Values, start: Values, imbalance: Values, time: Values) -> Values:
+    """Return c of ċ = √(Λ² + 4c²)(s − c) from u_0 at every time (time, mode): two layers, aligned [Nam25].
+
+    Runge-Kutta of order 4, in steps of a fiftieth of the fastest mode's time: exact to 1e-8 or so. Λ = 0
+    gives `balanced`.
+
+    Args:
+        target: s (mode,).
+        start: u_0 (mode,).
+        imbalance: Λ (mode,).
+        time: Increasing (time,).
+    """
+
+    def slope(c: Values) -> Values:
+        return np.sqrt(imbalance**2 + 4 * c**2) * (target - c)
+
+    fastest = float((np.sqrt(imbalance**2 + 4 * np.maximum(np.abs(start), target) ** 2)).max())
+    found, c = [start], start
+    for span in np.diff(time):
+        count = max(1, math.ceil(float(span) * fastest / _STEP))
+        h = float(span) / count
+        for _ in range(count):
+            k1 = slope(c)
+            k2 = slope(c + h / 2 * k1)
+            k3 = slope(c + h / 2 * k2)
+            c = c + h / 6 * (k1 + 2 * k2 + 2 * k3 + slope(c + h * k3))
+        found.append(c)
+    return np.stack(found)
+
+
+def half_time(target: Values, start: Values) -> Values:
+    """Return ln(s/u_0 − 1)/(2s) (mode,), when a balanced mode is halfway; NaN where it starts beyond."""
+    known = (start > 0) & (start < target / 2)
+    ratio = target / np.where(known, start, target / 3)
+    return np.where(known, np.log(ratio - 1) / (2 * target), np.nan)
+
+
+def crossing(axis: Values, strength: Values, level: Values) -> Values:
+    """Return where each mode first reaches its level (mode,), by a straight line between rows; else NaN.
+
+    Args:
+        axis: Increasing (row,).
+        strength: (row, mode)
+        level: (mode,)
+    """
+    found = np.full(len(level), np.nan)
+    for mode, wanted in enumerate(level):
+        over = np.flatnonzero(strength[:, mode] >= wanted)
+        if over.size and over[0] > 0:
+            row = int(over[0])
+            low, high = strength[row - 1, mode], strength[row, mode]
+            share = (wanted - low) / (high - low)
+            found[mode] = axis[row - 1] + share * (axis[row] - axis[row - 1])
+    return found
