@@ -56,7 +56,8 @@ def sketch_notes(trace: Trace, sketches: Sketches, scalars: Scalars) -> tuple[st
         f"ESTIMATES from sketches of {columns:,} columns: the error of the kernel {told}; `error_test` "
         "estimates it at every step",
         f"a sketch of {columns:,} columns gives no more eigenvalues than that: of a kernel of {rows:,} rows "
-        "the largest come out too large, the effective rank too low",
+        "the largest come out too large, the effective rank too low; the error turns with the kernel, so "
+        "distance and velocity are too large",
         "sketches are of the probe set alone, and of all layers together: no training examples, no weights "
         "‖k(x, ·)‖, no shares of layers",
     ]
