@@ -15,6 +15,7 @@ import tscope
 from tests.analyses.layer_runs import deep
 from tests.optimizers.recorded import data, epochs, train
 from tests.traces import train as plain_train
+from tscope import analyses
 from tscope.trace import Trace
 
 S = torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64)
@@ -102,6 +103,7 @@ def test_modes_follow_saxes_closed_form_to_first_order_in_the_learning_rate(run,
     )
 
 
+@pytest.mark.slow
 def test_two_unequal_factors_follow_the_form_with_their_imbalance(tmp_path):
     module = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)).double()
     with torch.no_grad():
@@ -159,6 +161,7 @@ def test_a_net_with_a_nonlinearity_or_biases_has_movements_but_no_modes(tmp_path
         assert "strength" not in found.arrays
 
 
+@pytest.mark.slow
 def test_without_plain_gradient_descent_of_two_layers_there_are_modes_and_no_closed_forms(tmp_path):
     for name, module, settings, reason in (
         ("deep", linear(widths=(5, 4, 4, 3)), {}, "one or two layers, and there are 3"),
@@ -186,6 +189,15 @@ def test_one_layer_and_inputs_that_are_not_whitened(tmp_path):
     assert any(
         note.startswith("the inputs are not whitened") for note in analysed(trace, parts="modes").notes
     )
+
+
+def test_the_plan_is_what_kernels_cost(run):
+    said = analyses.plan(run, "regime", at="last")
+    assert said is not None
+    assert said.startswith(
+        "exact kernels at 2 rows, of 40 training and 0 held-out examples with C = 3: about "
+    )
+    assert analyses.plan(run, "regime", parts="modes,features") is None
 
 
 def test_bad_requests_and_traces_are_refused_in_one_line(run, tmp_path):

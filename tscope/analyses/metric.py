@@ -81,7 +81,8 @@ class Metric:
         options: A frozen dataclass, whose fields are the metric's options; it checks their values.
         run: Computes the result: (trace, options, watch) → Result. It writes nothing but what it needs to
             continue if it is interrupted.
-        plan: Says how it would be computed and about what that costs, where that can be much.
+        plan: Says how it would be computed and about what that costs, where that can be much; None where,
+            with these options, it is not.
         trees: Computes it for an ensemble of trees, if it has a meaning there.
     """
 
@@ -90,7 +91,7 @@ class Metric:
     requires: tuple[tuple[Need, ...], ...]
     options: type[Any]
     run: Callable[[Trace, Any, Watch], Result]
-    plan: Callable[[Trace, Any], str] | None = None
+    plan: Callable[[Trace, Any], str | None] | None = None
     trees: Callable[[Trace, Any, Watch], Result] | None = None
 
     @property

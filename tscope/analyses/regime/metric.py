@@ -20,6 +20,15 @@ def run(trace: Trace, options: Options, watch: Watch) -> Result:
     return analyse(trace, options, watch)
 
 
+def plan(trace: Trace, options: Options) -> str | None:
+    """Say what the kernels cost; the rest is cheap."""
+    if not options.wants("kernel"):
+        return None
+    from tscope.analyses.kernel.analysis import describe
+
+    return describe(trace, options.kernel())
+
+
 PROGRAM = Need(
     "the model as data (program)",
     "Record a model that `torch.export` can take; `tscope info` says why this one was not",
@@ -37,4 +46,5 @@ METRIC = Metric(
     requires=((EVERY_ROW, PROGRAM, EXAMPLES),),
     options=Options,
     run=run,
+    plan=plan,
 )
