@@ -25,10 +25,12 @@ from tscope.analyses.standing import standing
 from tscope.optimizers import infer_loss, read_labels
 from tscope.optimizers.batches import ExampleInputs
 from tscope.replay import Replay
+from tscope.replay.memory import examples_that_fit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from tscope.analyses.kernel.setup import Examples
     from tscope.analyses.metric import Watch
     from tscope.analyses.regime.options import Options
     from tscope.trace import Trace
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_CHUNK = 64  # examples in a pass for features
 _WHITE = 0.05  # of the identity's size, off which inputs count as not whitened
 
 
@@ -119,15 +120,18 @@ class _Analysis:
         sets = {"train": self.setup.train, "test": self.setup.test}
         start: dict[str, Tensor] = {}
         moved: dict[str, list[float]] = {}
+        chunks: dict[str, int] = {}
         for count, (_, theta, buffers) in enumerate(Replay(self.trace, dtype=torch.float64).at(self.rows)):
             found = {"movement": torch.cat([theta[name].reshape(-1) for name in names])}
             if features is not None:
-                at = [_cast(values, self.setup.dtype) for values in (theta, buffers)]
-                found |= {
-                    f"feature_movement_{name}": features.at(at[0], at[1], examples.inputs, _CHUNK)
-                    for name, examples in sets.items()
-                    if examples is not None
-                }
+                at, held = _cast(theta, self.setup.dtype), _cast(buffers, self.setup.dtype)
+                for name, examples in sets.items():
+                    if examples is not None:
+                        if name not in chunks:
+                            chunks[name] = self._chunk(features, at, held, examples)
+                        found[f"feature_movement_{name}"] = features.at(
+                            at, held, examples.inputs, chunks[name]
+                        )
             if not all(bool(torch.isfinite(values).all()) for values in found.values()):
                 self.scalars["stopped"] = int(self.trace.steps[self.rows[count]])
                 step = self.scalars["stopped"]
@@ -145,6 +149,14 @@ class _Analysis:
         self.arrays |= {name: Array(("step",), np.array(values)) for name, values in moved.items()}
         if features is not None:
             self.provenance["features"] = features.layer
+
+    def _chunk(self, features: Features, theta: Tensors, buffers: Tensors, examples: Examples) -> int:
+        """Return how many examples go through the model at once."""
+
+        def run(count: int) -> Tensor:
+            return features.at(theta, buffers, [value[:count] for value in examples.inputs], count)
+
+        return examples_that_fit(run, examples.count, self.options.max_memory_mb * 1e6)
 
     def _kernel(self) -> None:
         """Compute the kernels of the rows that are finite."""
