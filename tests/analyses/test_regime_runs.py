@@ -13,7 +13,7 @@ from tscope_format.errors import AnalysisError, MissingDataError, TscopeError, U
 
 import tscope
 from tests.analyses.layer_runs import deep
-from tests.optimizers.recorded import data, epochs, train
+from tests.optimizers.recorded import Recorder, data, epochs, train
 from tests.traces import train as plain_train
 from tscope import analyses
 from tscope.trace import Trace
@@ -213,6 +213,26 @@ def test_bad_requests_and_traces_are_refused_in_one_line(run, tmp_path):
     plain_train(tmp_path / "t.zarr", module, optimizer, [(x, y)], nn.functional.mse_loss, program=False)
     message = refused(tscope.open(tmp_path / "t.zarr"), MissingDataError)
     assert "the model as data (program) and the training examples" in message
+
+
+def test_without_updates_the_rows_that_were_kept_can_be_named(tmp_path):
+    x, y, _, _ = whitened()
+    module = linear()
+    optimizer = optim.SGD(module.parameters(), lr=0.01)
+    recorder = Recorder(tmp_path / "t.zarr", module, optimizer, x, updates=False)
+    for _ in range(6):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(recorder.forward(x), y).backward()
+        recorder.step()
+    trace = recorder.close()
+    assert "the parameters at the rows that are asked for" in refused(trace, MissingDataError)
+    found = analysed(trace, at="0,last", parts="modes")
+    assert found.arrays["step"].data.tolist() == [0, 6]
+    W = module[1].weight @ module[0].weight
+    _, _, U, V = whitened()
+    np.testing.assert_allclose(
+        found.arrays["strength"].data[1], (U.T @ W @ V).diagonal().detach(), rtol=1e-10
+    )
 
 
 def test_a_run_that_diverges_ends_before(tmp_path):

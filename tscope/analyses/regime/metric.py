@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tscope.analyses.metric import EVERY_ROW, Metric, Need, Watch
+from tscope.analyses.effective.metric import PROGRAM
+from tscope.analyses.gradients.metric import KNOWN_ROWS
+from tscope.analyses.kernel.metric import EXAMPLES
+from tscope.analyses.metric import Metric, Watch
 from tscope.analyses.regime.options import Options
 
 if TYPE_CHECKING:
@@ -29,21 +32,10 @@ def plan(trace: Trace, options: Options) -> str | None:
     return describe(trace, options.kernel())
 
 
-PROGRAM = Need(
-    "the model as data (program)",
-    "Record a model that `torch.export` can take; `tscope info` says why this one was not",
-    lambda trace, options: "program/graph" in trace.reader.arrays(),
-)
-EXAMPLES = Need(
-    "the training examples",
-    "Record a model whose output has a row for each input row, without `--max-examples 0`",
-    lambda trace, options: "examples/input/0" in trace.reader.arrays(),
-)
-
 METRIC = Metric(
     name="regime",
     summary="Lazy or rich: movement of kernel, features and parameters; linear nets against closed forms.",
-    requires=((EVERY_ROW, PROGRAM, EXAMPLES),),
+    requires=((KNOWN_ROWS, PROGRAM, EXAMPLES),),
     options=Options,
     run=run,
     plan=plan,
