@@ -5,6 +5,7 @@ TSCOPE_KILLS is the number of trials of each kind.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -85,10 +86,25 @@ class Trial:
         while len(self.entries()) < step and self.recorder.poll() is None:
             time.sleep(0.005)
 
+    def processes(self) -> list[int]:
+        """Return the ids of the processes that the recorder started."""
+        found: list[int] = []
+        for thread in Path(f"/proc/{self.recorder.pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
+                found += [int(child) for child in (thread / "children").read_text().split()]
+        return found
+
     def script(self) -> int:
         """Return the script's process id."""
-        children = Path(f"/proc/{self.recorder.pid}/task/{self.recorder.pid}/children").read_text().split()
-        return next(int(c) for c in children if str(SCRIPT) in Path(f"/proc/{c}/cmdline").read_text())
+        return next(p for p in self.processes() if str(SCRIPT) in Path(f"/proc/{p}/cmdline").read_text())
+
+
+def alive(process: int) -> bool:
+    """Return whether a process is neither gone nor only waiting for its exit code to be read."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def check(trace: Path, bare: Bare) -> RootReader:
@@ -130,12 +146,14 @@ def kill_script(folder: Path, seed: int, bare: Bare) -> None:
 def kill_recorder(folder: Path, seed: int, bare: Bare) -> None:
     trial = Trial(folder)
     trial.await_step(random.Random(seed).randrange(1, STEPS - 50))
+    started = trial.processes()
     killed = time.time()
     trial.recorder.kill()
     trial.recorder.wait(timeout=60)
     deadline = time.monotonic() + 120
-    while not trial.final.exists():
-        assert time.monotonic() < deadline, "the script did not come to its end"
+    # What projects ends by itself too: at the lowest priority, it would else be there until the last trial.
+    while not trial.final.exists() or any(alive(process) for process in started):
+        assert time.monotonic() < deadline, "the script or what projects did not come to its end"
         time.sleep(0.02)
     assert trial.final.read_bytes() == bare.final
     entries = trial.entries()
