@@ -9,7 +9,7 @@ import pytest
 from record_run import FEATURES, OUTPUTS, Run, await_that, rows
 from tscope_format import open_trace
 
-from tscope.record.frames import MAGIC, PREFIX
+from tscope.record.frames import MAGIC, PREFIX, write_frame
 from tscope.record.outcome import lines
 
 Recording = Callable[..., Run]
@@ -220,15 +220,24 @@ def test_reports_of_the_hooks_are_kept_and_said_once(recording: Recording) -> No
 
 def test_only_the_first_rank_is_recorded(recording: Recording) -> None:
     run = recording()
-    first, second = run.script(rank="0"), run.script(rank="1")
+    first, second = run.script(rank="0", pid=10), run.script(rank="1", pid=11)
     for script in (first, second):
         script.root()
         script.step()
-    first.no_program()
+    # The copies that export have connections of their own, and are told by the process that they are of.
+    await_that(lambda: committed(run) == 2 and any("rank 0" in text for text in run.said))
+    for process in (11, 10, 11):
+        with socket.socket(socket.AF_UNIX) as copy:
+            copy.connect(str(run.address))
+            fields = {"root": 0, "pid": process, "ok": False, "reason": f"of process {process}"}
+            write_frame(copy, "program", fields)
     first.leave()
     second.leave()
     run.finish()
-    assert open_trace(run.out).roots == ("model",)
+    trace = open_trace(run.out)
+    assert trace.roots == ("model",)
+    assert trace.root().attributes["program"]["reason"] == "of process 10"
+    assert [text for text in run.said if "failed" in text] == []
     assert len([text for text in run.said if "rank 0" in text]) == 1
 
 

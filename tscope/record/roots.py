@@ -89,11 +89,6 @@ class Root:
         self._inputs: tuple[tuple[str, tuple[int, ...]], ...] | None = None
 
     @property
-    def has_program(self) -> bool:
-        """Whether the model as data has come, or the reason why it will not."""
-        return self._program is not None
-
-    @property
     def exported(self) -> bool:
         """Whether the model as data has come."""
         return self._program is not None and self._program.flag("ok")

@@ -65,6 +65,7 @@ class Recording:
         self._roots: dict[tuple[int, int], Root] = {}
         self._trees: dict[tuple[int, int], Trees] = {}
         self._ranks: dict[int, int] = {}
+        self._processes: dict[object, int] = {}  # connections by process
         self._complete: set[int] = set()
         self._writer: TraceWriter | None = None
         self._create_failed = False
@@ -184,6 +185,7 @@ class Recording:
     def _hello(self, connection: int, frame: Frame) -> None:
         rank = str(frame.fields.get("rank") or 0)
         self._ranks[connection] = int(rank) if rank.isdecimal() else 0
+        self._processes[frame.fields.get("pid")] = connection
         for name in ("python", "torch", "executable", "threads", "argv"):
             if name in frame.fields:
                 self._facts.setdefault(name, frame.fields[name])
@@ -220,12 +222,10 @@ class Recording:
         root = self._roots.get((connection, number))
         if root is None and frame.kind == "program":
             # The exporting process is a copy of the training one, with a connection of its own.
-            waiting = [
-                known
-                for (_, other), known in self._roots.items()
-                if other == number and not known.has_program
-            ]
-            root = waiting[-1] if waiting else None
+            connection = self._processes.get(frame.fields.get("pid"), connection)
+            if self._ranks.get(connection, 0):
+                return
+            root = self._roots.get((connection, number))
         if root is None:
             raise FrameError(f"a `{frame.kind}` frame speaks of root {number}, which was not announced")
         if frame.kind == "step":
