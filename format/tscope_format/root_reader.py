@@ -81,6 +81,12 @@ class RootReader:
         """Return all arrays of this root by their path within it."""
         return {path: _info(array.metadata) for path, array in self._arrays.items()}
 
+    @property
+    def buffers_move(self) -> bool:
+        """Whether a buffer of other than whole numbers ever changes: running statistics do so."""
+        kinds = [key for key in lengths(self.buffers) if "float" in key or "complex" in key]
+        return any(f"{group_name('buffer', key)}/update" in self._arrays for key in kinds)
+
     def readers(self) -> list[ArrayReader]:
         """Return the readers of all arrays, for `verify`."""
         return list(self._arrays.values())

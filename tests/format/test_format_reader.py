@@ -11,7 +11,7 @@ import pytest
 from format_run import Run, bits, check, committed, same, small_chunks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tscope_format import array_reader, arrays, open_trace
+from tscope_format import Row, TraceWriter, array_reader, arrays, open_trace, table
 from tscope_format.dtypes import NDArray
 from tscope_format.pyramid import LEVELS
 
@@ -159,3 +159,30 @@ def test_every_public_name_can_be_had_and_no_other() -> None:
     assert all(getattr(tscope_format, name) is not None for name in tscope_format.__all__)
     with pytest.raises(AttributeError, match="module 'tscope_format' has no attribute 'nonsense'"):
         _ = tscope_format.nonsense
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize(("moves", "counts"), [(True, True), (False, True), (True, False), (False, False)])
+def test_buffers_move_if_one_of_other_than_whole_numbers_does(
+    tmp_path: Path, dtype: str, moves: bool, counts: bool
+) -> None:
+    def buffer(row: int) -> dict[str, np.ndarray]:
+        words = np.zeros(2, np.uint16 if dtype == "bfloat16" else dtype)
+        return {dtype: words + words.dtype.type(moves * row), "int64": np.array([counts * row])}
+
+    theta = {"float32": np.zeros(1, np.float32)}
+    writer = TraceWriter.create(tmp_path / "t.zarr", facts={})
+    root = writer.add_root(
+        "model",
+        parameters=table([("w", (1,), "float32", (), True)]),
+        buffers=table([("mean", (2,), dtype, (), False), ("batches", (1,), "int64", (), False)]),
+        groups=1,
+        theta=theta,
+        buffer=buffer(0),
+        time=0.0,
+        attributes={},
+    )
+    for row in (1, 2):
+        root.append(Row(row, 0.0, 1.0, np.ones(1), theta, buffer(row), np.zeros(1), False, False, ()))
+    writer.close("complete")
+    assert open_trace(tmp_path / "t.zarr").root().buffers_move == moves

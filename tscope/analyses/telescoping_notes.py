@@ -48,7 +48,7 @@ def grain(trace: Trace, every: int, predictions: Predictions) -> Grain:
     finer = skipped if steps > recorded else "record without `--every`"
     changes = predictions.changes
     if changes is None:
-        return Grain(steps, finer, "unknown" if "buffer/update" in trace.reader.arrays() else "none")
+        return Grain(steps, finer, "unknown" if trace.reader.buffers_move else "none")
     drift, residual = (float(np.square(part).sum()) for part in (changes.buffer, changes.residual))
     return Grain(steps, finer, "none" if drift == 0 else "most" if drift > residual else "little")
 

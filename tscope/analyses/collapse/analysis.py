@@ -240,7 +240,7 @@ def _notes(
                 )
     if setup.probe is not None and setup.probe.in_sample and "test" in sets:
         found.append(f"probe set {clean(setup.probe.name)} is in-sample: its examples were trained on")
-    if "buffer/update" in trace.reader.arrays():
+    if trace.reader.buffers_move:
         found.append("features are those of the model in evaluation mode, with the buffers of each row")
     if stopped is not None:
         found.append(f"the run or its features are not finite at step {stopped}; figures end before")

@@ -200,7 +200,7 @@ def _notes(trace: Trace, plan: Plan, stopped: int | None) -> tuple[str, ...]:
         found.append("no held-out examples: give some with `--probe FILE.npz`")
     elif probe.in_sample:
         found.append(f"probe set {clean(probe.name)} is in-sample: its examples were trained on")
-    if "buffer/update" in trace.reader.arrays():
+    if trace.reader.buffers_move:
         found.append("gradients are those of the model in evaluation mode, with the buffers of each row")
     if stopped is not None:
         found.append(f"the run or its gradients are not finite at step {stopped}; figures end before")

@@ -39,7 +39,7 @@ def notes(trace: Trace, setup: Setup, scalars: Scalars, *, plain: bool) -> tuple
         found.append(_in_sample(setup.probe))
     if scalars["stopped"] is not None:
         found.append(f"the run is not finite at step {scalars['stopped']}; figures end before")
-    if "buffer/update" in trace.reader.arrays():
+    if trace.reader.buffers_move:
         found.append("J is that of the model in evaluation mode, with the buffers of each row")
     return (*found, *standing(trace))
 

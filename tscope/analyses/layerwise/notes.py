@@ -37,7 +37,7 @@ def notes(
         )
     if probe is not None and probe.in_sample:
         found.append(f"probe set {clean(probe.name)} is in-sample: its examples were trained on")
-    if probe is not None and "buffer/update" in trace.reader.arrays():
+    if probe is not None and trace.reader.buffers_move:
         found.append(
             "predictions are of the model in evaluation mode; the residual holds the drift of its buffers"
         )
