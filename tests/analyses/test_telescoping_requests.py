@@ -152,7 +152,8 @@ def test_every_metric_lists_what_it_is_and_needs():
     assert {"telescoping", "effective-params", "kernel", "updates"} <= set(listed)
     assert all(metric.summary.endswith(".") and metric.needs for metric in listed.values())
     assert listed["telescoping"].needs == (
-        "recorded projections of a probe set, or the model as data (program) and a probe set"
+        "recorded projections of a probe set, or the model as data (program) and the parameters at every row "
+        "and a probe set"
     )
 
 
