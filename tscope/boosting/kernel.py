@@ -211,7 +211,7 @@ def _numbers(
         "effective_rank": float(np.exp(-(p * np.log(p)).sum())) if len(p) else float("nan"),
         "participation_ratio": _share(trace**2, norm**2),
         "alignment": _alignment(y, tree, norm),
-        "alignment_centered": _alignment(y - y.mean(0), tree, norm),
+        "alignment_centered": _alignment(y - y.mean(0), tree, _centred_norm(tree, norm, n)),
         "distance": 1 - _share(overlap, norm * start),
         "movement": _share(float(np.sqrt(moved)), start),
         "velocity": (1 - _share(last, norm * former)) / since if since else float("nan"),
@@ -231,8 +231,22 @@ def _inner(one: TreeKernel, other: TreeKernel, n: int) -> float:
     return float(products @ rows)
 
 
+def _centred_norm(tree: TreeKernel, norm: float, n: int) -> float:
+    """Return ‖HKH‖_F from ‖K‖_F and the means of K's rows and columns; H takes off means over examples."""
+    leaf = tree.leaf[:n]
+    rows = _over(np.bincount(leaf, tree.weights)[leaf], tree.total[:n]) / n
+    columns = _over(np.bincount(leaf)[leaf] * tree.weights, tree.total[:n]) / n
+    means = n * float(rows @ rows + columns @ columns) - (n * float(rows.mean())) ** 2
+    # Where K is the mean over all examples nothing is left but rounding of n² terms.
+    left = norm**2 - means
+    return float(np.sqrt(left)) if left > n * np.finfo(np.float64).eps * norm**2 else 0.0
+
+
 def _alignment(labels: Values, tree: TreeKernel, norm: float) -> float:
-    """Return Σ_c y_cᵀKy_c / (‖K‖_F ‖y‖²); NaN where the labels are 0. K sums each leaf's labels twice."""
+    """Return Σ_c y_cᵀKy_c / (norm ‖y‖²); NaN where the labels are 0. K sums each leaf's labels twice.
+
+    Of labels from which means were taken off, yᵀKy is yᵀHKHy, and `norm` that of HKH.
+    """
     leaf = tree.leaf[: len(labels)]
     total = np.zeros(int(leaf.max()) + 1)
     total[leaf] = tree.total[: len(labels)]
