@@ -181,6 +181,20 @@ def _print(entries: Sequence[Entry], curves: Sequence[Curve]) -> None:
     ]
     for index, line in enumerate(render(columns, rows, width() if is_tty(sys.stdout) else None)):
         out(paint(line, "bold") if index == 0 else line)
+    for name, values in _settings(entries).items():
+        told = ", ".join(
+            f"{entry.trace.name.removesuffix('.zarr')} {clean(value)}"
+            for entry, value in zip(entries, values, strict=True)
+        )
+        out(f"note: computed with different {clean(name)}: {told}")
+
+
+def _settings(entries: Sequence[Entry]) -> dict[str, list[object]]:
+    """Return the options that the results do not share, with the values of each entry."""
+    options = [dict(entry.result.provenance.get("options") or {}) for entry in entries]
+    names = sorted({name for own in options for name in own})
+    found = {name: [own.get(name) for own in options] for name in names}
+    return {name: values for name, values in found.items() if any(v != values[0] for v in values)}
 
 
 def _cell(curve: Curve, value: float) -> str:
@@ -195,6 +209,7 @@ def _to_dict(entry: Entry) -> dict[str, object]:
         "step": entry.step,
         "values": entry.values,
         "scalars": dict(entry.result.scalars),
+        "options": dict(entry.result.provenance.get("options") or {}),
     }
 
 

@@ -52,6 +52,11 @@ def refused(trace, kind: type[TscopeError], **options) -> str:
             {"since": "last"},
             "--since last: no row follows step 9, so there is nothing to compare its gradients with",
         ),
+        (
+            {"since": "5", "at": "0,5"},
+            "no row that was chosen follows step 5, the first to compare with; choose later ones with "
+            "`--at`, or an earlier one with `--since`",
+        ),
         ({"train": 11}, "--train 11: there are 10 training examples"),
     ],
 )

@@ -35,6 +35,17 @@ def test_the_last_kept_values_stand_side_by_side_with_what_differs(tscope: Runne
     ]
 
 
+def test_results_of_different_options_are_marked(tscope: Runner, tmp_path: Path) -> None:
+    traces = [recorded(tmp_path / f"{name}.zarr", "0.1", saved=False) for name in ("one", "two")]
+    for path, rule in zip(traces, ("left", "simpson"), strict=True):
+        provenance = {"root": "model", "options": {"rule": rule, "replay": True}}
+        save_result(path, replace(telescoping(), provenance=provenance), "model")
+    lines = tscope("compare", *traces).out.splitlines()
+    assert lines[3:] == ["note: computed with different rule: one left, two simpson"]
+    listed = json.loads(tscope("compare", *traces, "--json").out)["traces"]
+    assert [entry["options"]["rule"] for entry in listed] == ["left", "simpson"]
+
+
 def test_forks_of_a_run_differ_in_their_step_and_seed(tscope: Runner, tmp_path: Path) -> None:
     one, two = recorded(tmp_path / "one.zarr", "0.1"), recorded(tmp_path / "two.zarr", "0.1")
     amend(two, {"fork": {"step": 8, "seed": 1}})

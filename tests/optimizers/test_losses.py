@@ -261,3 +261,18 @@ def test_files_without_a_label_for_each_example_are_refused(tmp_path, x, y, mess
     np.savez(tmp_path / "labels.npz", **arrays)
     with pytest.raises(tscope.UsageError, match=message):
         read_labels(trace, tmp_path / "labels.npz")
+
+
+def test_rows_without_a_batch_say_nothing_of_the_loss(tmp_path):
+    """As the last row of a run that was recorded at every few steps."""
+    x, y = data(1)
+    module = mlp(1)
+    recorder = Recorder(tmp_path / "run.zarr", module, torch.optim.SGD(module.parameters(), lr=0.1), x)
+    for number in range(6):
+        module.zero_grad()
+        F.mse_loss(recorder.forward(x), y).backward()
+        if number in (2, 5):
+            recorder.micro = []
+        recorder.step()
+    found = infer_loss(recorder.close())
+    assert (found.kind, found.visits) == ("mse", 40)

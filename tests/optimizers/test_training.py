@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from recorded import Recorder, data, epochs, mlp, train
@@ -190,6 +191,15 @@ def test_a_run_that_diverges_ends_there(tmp_path):
     steps = walk(trace)
     assert [step.step for step in steps] == [1, 2, 3, 4]
     assert steps.stopped == 5
+
+
+def test_a_run_whose_gradient_norms_overflow_ends_there(tmp_path):
+    recorder = started(tmp_path)
+    for number in range(4):
+        one_step(recorder, **({"grad_norm": np.full(4, np.inf)} if number == 2 else {}))
+    steps = walk(recorder.close())
+    assert [step.step for step in steps] == [1, 2]
+    assert steps.stopped == 3
 
 
 def test_a_damaged_description_of_the_optimizer_is_a_damaged_trace(tmp_path):

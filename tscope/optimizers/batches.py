@@ -78,8 +78,13 @@ class Batches:
         self.gradient_dtype = present["batch/output_grad"].dtype
         self.examples = present["examples/hash"].shape[0]
 
-    def rows(self, start: int, stop: int) -> Iterator[Batch]:
+    def rows(self, start: int, stop: int, *, known: bool = False) -> Iterator[Batch]:
         """Yield the batches of the rows start … stop − 1.
+
+        Args:
+            start: The first row.
+            stop: The row after the last.
+            known: Pass over rows without a batch. The last row of a run recorded with `--every` has none.
 
         Raises:
             MissingDataError: A row has none, or its examples or gradients were not recorded.
@@ -94,6 +99,8 @@ class Batches:
                 for name in ("size", "scale", "example", "output", "output_grad")
             }
             for row in range(first, last):
+                if known and not arrays["size"][row - first].any():
+                    continue
                 yield self._batch(row, {name: values[row - first] for name, values in arrays.items()})
 
     def _batch(self, row: int, arrays: dict[str, NDArray[Any]]) -> Batch:

@@ -125,7 +125,8 @@ def _as_values(labels: Tensor, batches: Batches) -> Tensor:
 def _rows(trace: Trace, batches: Batches) -> Iterator[Batch]:
     """Yield the batches of the steps that counted, up to where the run diverged."""
     skipped = trace.reader.read("skipped")
-    for batch in batches.rows(1, trace.rows):
+    known = bool(trace.reader.read("batch/size")[1:].any())
+    for batch in batches.rows(1, trace.rows, known=known):
         if skipped[batch.row]:
             continue
         # Values whose squares overflow are beyond what a fit can use, and soon not finite.

@@ -203,6 +203,8 @@ class TrainingSteps(Iterator[TrainingStep]):
                 self._clip = Clip(self._precisions, self._reach(batch, point, buffers, inputs))
             held = {name for group in groups for name in group.names}
             own = {name: norm for name, norm in norms.items() if name in held}
+            if any(math.isinf(norm) for norm in own.values()):
+                return None  # squares overflow before the gradient does: the run is about to
             rho = self._clip.factors(own, gradient, batch.output_grad, step, exact=difference == 0)
             update, change = self._state.advance(groups, point, gradient, rho, step)
         relative, off = _residual(change, theta, after)

@@ -60,6 +60,11 @@ def plan_for(trace: Trace, options: Options) -> Plan:
         raise MissingDataError(f"{clean(trace.path)} holds no training step; let the run go on")
     since, rows = _since(trace, options), _later(trace, options)
     rows = sorted({*since, *(row for row in rows if row >= since[0])})
+    if rows == since[:1]:
+        raise UsageError(
+            f"no row that was chosen follows step {trace.steps[since[0]]}, the first to compare with; choose "
+            "later ones with `--at`, or an earlier one with `--since`"
+        )
     chosen = KernelOptions(
         at=",".join(str(int(trace.steps[row])) for row in rows),
         train=options.train,
