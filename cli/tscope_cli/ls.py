@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from tscope_format.disk import disk_size
 from tscope_format.errors import TraceError, UsageError, clean
 
 from tscope_cli.numerals import significant, size
-from tscope_cli.summary import Damaged, Summary, age, disk_size, summarise, to_dict
+from tscope_cli.summary import Damaged, Summary, age, summarise, to_dict
 from tscope_cli.table import Column, render
 from tscope_cli.terminal import is_tty, out, paint, say, width
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tscope_format.disk import disk_size
 from tscope_format.errors import clean
 
 from tscope_cli.numerals import duration
@@ -157,22 +157,6 @@ def raw_size(root: RootReader) -> int:
         for name, array in root.arrays().items()
         if "_lod" not in name
     )
-
-
-def disk_size(path: Path) -> int:
-    """Return the bytes of all files below `path`; files that vanish meanwhile (a commit) count nothing."""
-    total, folders = 0, [os.fspath(path)]
-    while folders:
-        try:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_size
-        except FileNotFoundError:
-            continue
-    return total
 
 
 def age(moment: float, now: float) -> str:

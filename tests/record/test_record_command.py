@@ -16,8 +16,10 @@ import torch
 from record_run import await_that
 from record_scripts import command, environment, python, record, said, script
 from tscope_format import open_trace
+from tscope_format.disk import disk_size
 
 from tscope.program import Program
+from tscope.record.outcome import size_text
 
 
 def test_a_run_is_recorded_and_its_output_untouched(tmp_path: Path) -> None:
@@ -27,7 +29,7 @@ def test_a_run_is_recorded_and_its_output_untouched(tmp_path: Path) -> None:
     assert done.stdout == "done 3\n"
     figures, following = said(done)
     assert figures.startswith("tscope: 60 steps, ")
-    assert "smaller than raw" in figures
+    assert f", {size_text(disk_size(tmp_path / 't.zarr'))}, " in figures
     assert "% of the run" in figures
     # How many depends on how busy the machine is: the end of the run may not be held up.
     assert re.search(r"\d+ rows? projected on heldout|no projections", figures)

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tscope_format import UsageError, open_trace
+from tscope_format.disk import disk_size
 from tscope_tui.data import run as run_module
 from tscope_tui.data.curve import read_curve
-from tscope_tui.data.entry import Entry, arranged, disk_size, find, read_entry
+from tscope_tui.data.entry import Entry, arranged, find, read_entry
 from tscope_tui.data.events import Event, flag_events, loss_events, neighbour
 from tscope_tui.data.facts import facts_at
 from tscope_tui.data.filter import parse

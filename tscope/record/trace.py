@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from tscope_format.disk import disk_size
 from tscope_format.dtypes import JSON
 from tscope_format.errors import RecordError, clean
 from tscope_format.writer import TraceWriter
@@ -179,7 +180,7 @@ class Recording:
                 failure = outcome.failure = self._close(status, reason)
             self._measure(outcome)
             outcome.path = self._out
-            outcome.written, outcome.raw = self._writer.bytes_written, self._writer.bytes_raw
+            outcome.written, outcome.raw = disk_size(self._out), self._writer.bytes_raw
         return outcome
 
     def _hello(self, connection: int, frame: Frame) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -154,22 +153,6 @@ def _modified(path: Path, now: float) -> float:
         return path.stat().st_mtime
     except OSError:
         return now
-
-
-def disk_size(path: Path) -> int:
-    """Return the bytes of all files below a trace; files that vanish during a commit count nothing."""
-    total, folders = 0, [os.fspath(path)]
-    while folders:
-        try:
-            with os.scandir(folders.pop()) as inside:
-                for entry in inside:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_size
-        except OSError:
-            continue
-    return total
 
 
 _KEYS: dict[Order, Callable[[Entry], tuple[float, str]]] = {

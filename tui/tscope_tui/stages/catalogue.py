@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tscope_tui.data.entry import Entry, disk_size, find, read_entry
+from tscope_format.disk import disk_size
+
+from tscope_tui.data.entry import Entry, find, read_entry
 from tscope_tui.data.status import State
 from tscope_tui.data.tail import Backoff, Signature, signature
 from tscope_tui.stages.host import Host
