@@ -20,6 +20,12 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return make_pair(tmp_path_factory.mktemp("pair"))
 
 
+SETS = (
+    "sets of 2 examples do not have every share: of them 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2 are irregular; take "
+    "more test examples, a larger `--irregular`, or fewer `--shares`"
+)
+
+
 def compared(net: tscope.Trace, trees: tscope.Trace, **options):
     return tscope.analyze(net, "boosting", **{"save": False, "against": str(trees.path), **options})
 
@@ -210,7 +216,7 @@ def test_a_run_that_diverged_has_nothing_to_compare(pair: Pair, tmp_path: Path) 
 
 def test_provenance_names_the_trees(pair: Pair) -> None:
     result = compared(pair.net, pair.trees, draws=3, irregularity="mahalanobis")
-    assert result.notes == ()
+    assert result.notes == (SETS,)
     assert result.provenance["against"] == {
         "trace": pair.trees.fingerprint,
         "path": "trees.zarr",
@@ -224,13 +230,19 @@ def test_provenance_names_the_trees(pair: Pair) -> None:
 def test_a_trace_of_several_models_is_said_to_be_one(pair: Pair, tmp_path: Path) -> None:
     trees = ensemble(tmp_path / "two.zarr", pair.x, pair.y, None, also=("second", "third"))
     result = compared(pair.net, trees, against_root="second", irregularity="mahalanobis", draws=2)
-    assert result.notes == ("the trees are second; their trace also holds model, third (`--against-root`)",)
+    assert result.notes == (
+        "the trees are second; their trace also holds model, third (`--against-root`)",
+        SETS,
+    )
 
 
 def test_a_forest_is_said_to_be_one(pair: Pair, tmp_path: Path) -> None:
     trees = ensemble(tmp_path / "forest.zarr", pair.x, pair.y, (pair.held, pair.held_y), "forest")
     result = compared(pair.net, trees, draws=3, irregularity="mahalanobis")
-    assert result.notes == ("the trees are a forest: k_t is tree t's own weights, not those of a step",)
+    assert result.notes == (
+        "the trees are a forest: k_t is tree t's own weights, not those of a step",
+        SETS,
+    )
     counts = [np.bincount(leaf)[leaf] for leaf in trees.reader.read("trees/leaf", 1)]
     expected = np.mean([1 / np.sqrt(count) for count in counts], axis=0)
     np.testing.assert_allclose(result.arrays["weight_norm_train_trees"].data, expected, rtol=1e-13)

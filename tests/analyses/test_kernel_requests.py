@@ -137,8 +137,9 @@ def test_a_trace_without_updates_has_exact_kernels_at_the_rows_that_it_keeps(tmp
         message = refused(trace, MissingDataError, **options)
         assert message.endswith(
             "lacks what kernel needs: the parameters at every row (theta). The run was recorded with "
-            "`--updates none`: record it without, or with `--sketch K` for estimates, or take steps that it "
-            "keeps (0, powers of two and the last: `--at 0,last`)"
+            "`--updates none`: record it without, take steps that it keeps (0, powers of two and the last: "
+            "`--at 0,last`), or estimates of a run with sketches (`tscope record --sketch K`, `--form "
+            "sketch`); `--preconditioned` needs every row"
         )
 
 

@@ -234,8 +234,8 @@ def _inner(one: TreeKernel, other: TreeKernel, n: int) -> float:
 def _centred_norm(tree: TreeKernel, norm: float, n: int) -> float:
     """Return ‖HKH‖_F from ‖K‖_F and the means of K's rows and columns; H takes off means over examples."""
     leaf = tree.leaf[:n]
-    rows = _over(np.bincount(leaf, tree.weights)[leaf], tree.total[:n]) / n
-    columns = _over(np.bincount(leaf)[leaf] * tree.weights, tree.total[:n]) / n
+    rows = _over(np.bincount(leaf, tree.weights).astype(np.float64)[leaf], tree.total[:n]) / n
+    columns = _over(np.bincount(leaf).astype(np.float64)[leaf] * tree.weights, tree.total[:n]) / n
     means = n * float(rows @ rows + columns @ columns) - (n * float(rows.mean())) ** 2
     # Where K is the mean over all examples nothing is left but rounding of n² terms.
     left = norm**2 - means

@@ -150,10 +150,10 @@ def _result(
         "dtype": str(setup.dtype).removeprefix("torch."),
         "shared_examples": pair.shared,
     }
-    return Result("boosting", scalars, arrays, provenance, _notes(trace, pair, options))
+    return Result("boosting", scalars, arrays, provenance, _notes(trace, pair, options, subsets))
 
 
-def _notes(trace: Trace, pair: Pair, options: Options) -> tuple[str, ...]:
+def _notes(trace: Trace, pair: Pair, options: Options, subsets: Subsets) -> tuple[str, ...]:
     found = []
     if pair.shared < len(pair.train):
         found.append(
@@ -172,5 +172,11 @@ def _notes(trace: Trace, pair: Pair, options: Options) -> tuple[str, ...]:
         others = ", ".join(clean(name) for name in trees if name != pair.trees.name)
         found.append(
             f"the trees are {clean(pair.trees.name)}; their trace also holds {others} (`--against-root`)"
+        )
+    counts = subsets.irregular[subsets.places[:, 0]].sum(1).tolist()
+    if len(set(counts)) < len(counts):
+        found.append(
+            f"sets of {subsets.size} examples do not have every share: of them {', '.join(map(str, counts))} "
+            "are irregular; take more test examples, a larger `--irregular`, or fewer `--shares`"
         )
     return (*found, *standing(trace))

@@ -153,8 +153,12 @@ class _Search:
         if self.saved.has("effective-params"):
             self.events += self.saved.peaks()
         else:
-            lack = "a saved effective-params result"
-            self._lacks("effective-parameter peak", lack, f"{self.command} effective-params")
+            # The recursion needs every row, whatever is kept.
+            whole = self.trace.reader.theta_rows is None
+            remedy = (
+                f"{self.command} effective-params" if whole else "a run recorded without `--updates none`"
+            )
+            self._lacks("effective-parameter peak", "a saved effective-params result", remedy)
         if self.saved.has("kernel"):
             self.events += self.saved.jumps()
         else:

@@ -95,8 +95,9 @@ METRIC = Metric(
             Need(_SKETCHES, _RECORD, _exact),
             Need(
                 "the parameters at every row (theta)",
-                "The run was recorded with `--updates none`: record it without, or with `--sketch K` for "
-                "estimates, or take steps that it keeps (0, powers of two and the last: `--at 0,last`)",
+                "The run was recorded with `--updates none`: record it without, take steps that it keeps (0, "
+                "powers of two and the last: `--at 0,last`), or estimates of a run with sketches (`tscope "
+                "record --sketch K`, `--form sketch`); `--preconditioned` needs every row",
                 _knows_rows,
             ),
             EXAMPLES,
