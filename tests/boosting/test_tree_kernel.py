@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tree_traces
 from numpy.typing import NDArray
 from tree_traces import HELD, PENALTY, TRAIN, TREES, frame, recorded
 from tscope_format.errors import AnalysisError, UsageError
@@ -111,6 +112,24 @@ def test_leaves_without_weight_say_nothing(tmp_path: Path) -> None:
     assert any((K.sum(1) == 0).any() for K in matrices)
     result = tscope.analyze(trace, "kernel", save=False)
     assert np.allclose(result.arrays["frobenius_train"].data, [np.linalg.norm(K[:TRAIN]) for K in matrices])
+
+
+@pytest.mark.parametrize(
+    ("value", "note", "undefined"),
+    [
+        (0.0, "all labels of the training examples are 0: their alignment is not defined", True),
+        (0.1, "all training examples have the same label: their centred alignment is not defined", False),
+    ],
+)
+def test_alignment_with_labels_that_say_nothing_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, note: str, undefined: bool
+) -> None:
+    inputs, target, held = tree_traces.data(1)
+    monkeypatch.setattr(tree_traces, "data", lambda outputs=1: (inputs, np.full_like(target, value), held))
+    result = tscope.analyze(recorded(tmp_path / "t.zarr"), "kernel", save=False)
+    assert note in result.notes
+    assert np.isnan(result.arrays["alignment_centered_train"].data).all()
+    assert np.isnan(result.arrays["alignment_train"].data).all() == undefined
 
 
 @pytest.mark.parametrize(

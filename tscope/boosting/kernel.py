@@ -15,6 +15,7 @@ import numpy as np
 from tscope_format.errors import AnalysisError, UsageError, clean
 from tscope_format.results import Array, Result
 
+from tscope.analyses.kernel.notes import of_labels
 from tscope.analyses.kernel.options import Options
 from tscope.boosting.evaluation import Evaluation, evaluation, held_out, refuse
 
@@ -138,6 +139,7 @@ def _result(arrays: dict[str, Array], points: Evaluation, steps: list[int], prob
         "an ensemble of trees: the kernel at step t is that of the next tree, and movement is from the "
         "first one's"
     ]
+    notes += of_labels("training", points.ensemble.target)
     if not m:
         notes.append("no held-out examples: give some with `--probe FILE.npz`")
     provenance = {"form": "leaves", "layers": [], "dtype": "float64", "rule_of_trees": points.ensemble.rule}
@@ -204,6 +206,8 @@ def _numbers(
     overlap, last = _inner(tree, first, n), _inner(tree, before, n)
     moved = max(0.0, norm**2 - 2 * overlap + start**2)
     trace = float(tree.spectrum.sum())
+    # Taking the mean off equal labels would leave its rounding.
+    centred = np.zeros_like(y) if (y == y[0]).all() else y - y.mean(0)
     p = tree.spectrum / trace if trace > 0 else tree.spectrum
     return {
         "trace": trace,
@@ -211,7 +215,7 @@ def _numbers(
         "effective_rank": float(np.exp(-(p * np.log(p)).sum())) if len(p) else float("nan"),
         "participation_ratio": _share(trace**2, norm**2),
         "alignment": _alignment(y, tree, norm),
-        "alignment_centered": _alignment(y - y.mean(0), tree, _centred_norm(tree, norm, n)),
+        "alignment_centered": _alignment(centred, tree, _centred_norm(tree, norm, n)),
         "distance": 1 - _share(overlap, norm * start),
         "movement": _share(float(np.sqrt(moved)), start),
         "velocity": (1 - _share(last, norm * former)) / since if since else float("nan"),

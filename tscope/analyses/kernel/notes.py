@@ -10,6 +10,8 @@ from tscope_format.errors import clean
 from tscope.analyses.standing import standing
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from tscope.analyses.kernel.setup import Setup
@@ -25,7 +27,7 @@ def notes(trace: Trace, setup: Setup, scalars: Scalars, *, plain: bool) -> tuple
     found = [f"{reason}: no alignment" for reason in setup.unknown]
     for what, examples in (("training", setup.train), ("held-out", setup.test)):
         if examples is not None and examples.labels is not None:
-            found += _of_labels(what, examples.labels)
+            found += of_labels(what, examples.labels)
     if scalars["preconditioned"] and plain:
         found.append("the optimizer has no preconditioner (D = 1): these are the plain kernels")
     elif scalars["preconditioned"]:
@@ -65,7 +67,7 @@ def sketch_notes(trace: Trace, sketches: Sketches, scalars: Scalars) -> tuple[st
         name = clean(sketches.probe.name)
         found.append(f"the probe set {name} has no labels that fit the model's outputs: no alignment")
     else:
-        found += _of_labels("probe", sketches.labels)
+        found += of_labels("probe", sketches.labels)
     if sketches.probe.in_sample:
         found.append(_in_sample(sketches.probe))
     if sketches.steps[0] != 0:
@@ -75,7 +77,8 @@ def sketch_notes(trace: Trace, sketches: Sketches, scalars: Scalars) -> tuple[st
     return (*found, *standing(trace))
 
 
-def _of_labels(what: str, labels: Tensor) -> list[str]:
+def of_labels(what: str, labels: Tensor | NDArray[np.float64]) -> list[str]:
+    """Return which alignments with labels (example, output) are not defined."""
     if not bool(labels.any()):
         return [f"all labels of the {what} examples are 0: their alignment is not defined"]
     if bool((labels == labels[0]).all()):
