@@ -93,7 +93,7 @@ def compare(
 def _compute_missing(
     traces: Sequence[Path], readers: Sequence[TraceReader], metric: str, root: str | None
 ) -> None:
-    from tscope_cli.analyze import compute, save
+    from tscope_cli.analysis import compute, save
 
     for path, reader in zip(traces, readers, strict=True):
         if _newest(path, reader, metric, root) is None:

@@ -43,7 +43,7 @@ def demo(
     out()
     sys.stdout.flush()
     from tscope_cli import report
-    from tscope_cli.analyze import compute, save
+    from tscope_cli.analysis import compute, save
 
     # Replayed: how many steps were projected while it ran depends on how busy the machine is.
     result = compute(trace, _METRIC, None, {"replay": True}, quiet=False)

@@ -116,8 +116,8 @@ def _line(trace: Path, base: TraceReader, path: Path, entry: Mapping[str, Any], 
         raise UsageError(f"{path} is another trace than the fork of {trace} that was recorded there")
     found = _saved(path, fork, base)
     if found is None and compute:
-        from tscope_cli.analyze import compute as analyse
-        from tscope_cli.analyze import save
+        from tscope_cli.analysis import compute as analyse
+        from tscope_cli.analysis import save
 
         save(analyse(path, METRIC, None, {"against": str(trace)}, quiet=False), path, None)
         found = _saved(path, fork, base)
