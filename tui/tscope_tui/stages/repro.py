@@ -13,6 +13,8 @@ from pathlib import Path
 
 from tscope_format.errors import clean
 
+from tscope_tui.stages.flags import chosen_options, flag, word
+
 _ARRAYS = {
     "loss": ('trace["loss"]',),
     "update": (
@@ -57,76 +59,6 @@ BOOSTING = {
 }
 # Those of single examples, that the recorded outputs of a probe set give.
 EXAMPLES = ("examples", "outputs", "picture")
-# The options of an analysis that its numbers depend on, with the values that go without saying.
-_OPTIONS: Mapping[str, Mapping[str, object]] = {
-    "effective-params": {
-        "form": "auto",
-        "rtol": 0.05,
-        "max_memory_mb": 2048,
-        "probe": None,
-        "test": None,
-        "seed": 0,
-        "every": 1,
-        "loss": "auto",
-        "labels": None,
-        "decay": "propagated",
-        "dtype": None,
-    },
-    "kernel": {
-        "at": None,
-        "every": None,
-        "preconditioned": False,
-        "train": None,
-        "test": None,
-        "probe": None,
-        "probe_output": None,
-        "seed": 0,
-        "eigenvalues": 10,
-        "layers": True,
-        "matrix": None,
-        "loss": "auto",
-        "labels": None,
-        "dtype": None,
-        "max_memory_mb": 2048,
-    },
-    "updates": {
-        "probe": None,
-        "steps": None,
-        "every": 1,
-        "layers": True,
-        "influence": None,
-        "top": 5,
-        "probe_output": None,
-        "dtype": None,
-        "max_memory_mb": 512,
-    },
-    "boosting": {
-        "against": None,
-        "against_root": None,
-        "irregularity": "pca",
-        "irregular": 0.1,
-        "shares": "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1",
-        "draws": 50,
-        "seed": 0,
-        "probe": None,
-        "every": None,
-        "preconditioned": False,
-        "train": None,
-        "dtype": None,
-        "max_memory_mb": 2048,
-    },
-    "telescoping": {
-        "probe": None,
-        "replay": False,
-        "rule": "left",
-        "every": 1,
-        "dtype": None,
-        "layers": True,
-        "probe_output": None,
-        "threshold": None,
-        "model": None,
-    },
-}
 _METRICS: Mapping[str, Collection[str]] = {
     "telescoping": (*_RESULTS, "layers", "contribution"),
     "effective-params": EFFECTIVE,
@@ -178,14 +110,14 @@ def repro(
         return ["# command line", *command, "", "# Python", *start, *shown]
     metric = next((metric for metric, panes in _METRICS.items() if pane in panes), None)
     if metric is not None:
-        chosen = _chosen(metric, options or {})
+        chosen = chosen_options(metric, options or {})
         if pane in ("layers", "contribution"):
             chosen["replay"] = True
-        words = [f"--metric {metric}", *(_flag(name, value) for name, value in chosen.items()), "--json"]
+        words = [f"--metric {metric}", *(flag(name, value) for name, value in chosen.items()), "--json"]
         arguments = [_text(path), f'"{metric}"', *(f"{name}={_value(chosen[name])}" for name in chosen)]
         return [
             "# command line",
-            *_wrapped(f"tscope analyze {_word(path)}", words),
+            *_wrapped(f"tscope analyze {word(path)}", words),
             "",
             "# Python",
             "import tscope",
@@ -196,10 +128,10 @@ def repro(
             *_shown(pane, band, step, held=held, known=known),
         ]
     if pane == "traces":
-        return ["# command line", f"tscope ls {_word(path)} --json"]
+        return ["# command line", f"tscope ls {word(path)} --json"]
     return [
         "# command line",
-        f"tscope info {_word(path)} --json",
+        f"tscope info {word(path)} --json",
         "",
         "# Python",
         "import tscope",
@@ -215,20 +147,6 @@ def _examples(pane: str, probe: str, example: int) -> tuple[str, ...]:
         return (f"trace[{_text(f'{folder}/input/0')}][{example}]",)
     each = "" if pane == "examples" else f"[:, {example}]"
     return f"trace[{_text(f'{folder}/probe_step')}]", f"trace[{_text(f'{folder}/output')}]{each}"
-
-
-def flags(metric: str, options: Mapping[str, object]) -> list[str]:
-    """Return options of an analysis for the command line, without those that go without saying."""
-    return [_flag(name, value) for name, value in _chosen(metric, options).items()]
-
-
-def _chosen(metric: str, options: Mapping[str, object]) -> dict[str, object]:
-    usual = _OPTIONS[metric]
-    return {
-        name: value
-        for name, value in options.items()
-        if name in usual and value != usual[name] and isinstance(value, bool | int | float | str)
-    }
 
 
 def _shown(
@@ -294,19 +212,8 @@ def _array(name: str) -> str:
     return f'result.arrays["{name}"].data'
 
 
-def _flag(name: str, value: object) -> str:
-    option = f"--{name.removesuffix('_mb').replace('_', '-')}"
-    if isinstance(value, bool):
-        return option if value else f"--no-{name}"
-    return f"{option} {_word(value)}"
-
-
 def _value(value: object) -> str:
     return _text(value) if isinstance(value, str) else str(value)
-
-
-def _word(value: object) -> str:
-    return clean(shlex.quote(str(value)))
 
 
 def _text(value: object) -> str:
@@ -314,14 +221,14 @@ def _text(value: object) -> str:
     return clean(json.dumps(str(value), ensure_ascii=False))
 
 
-def _wrapped(command: str, flags: Sequence[str]) -> list[str]:
+def _wrapped(command: str, options: Sequence[str]) -> list[str]:
     """Return a command line in lines that a shell takes for one."""
     lines = [command]
-    for flag in flags:
+    for option in options:
         # Room for the backslash.
-        if len(lines[-1]) + len(flag) + 3 > _WIDTH:
+        if len(lines[-1]) + len(option) + 3 > _WIDTH:
             lines[-1] += " \\"
-            lines.append(f"  {flag}")
+            lines.append(f"  {option}")
         else:
-            lines[-1] += f" {flag}"
+            lines[-1] += f" {option}"
     return lines

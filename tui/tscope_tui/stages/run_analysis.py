@@ -9,8 +9,8 @@ from pathlib import Path
 from tscope_tui.data import boosting, effective, kernel, updates
 from tscope_tui.data.run import RunData
 from tscope_tui.jobs.analysis import Analysis
+from tscope_tui.stages.flags import flags
 from tscope_tui.stages.host import Host
-from tscope_tui.stages.repro import flags
 from tscope_tui.stages.run_state import RunState
 from tscope_tui.stages.run_updates import traced_example
 

@@ -13,7 +13,7 @@ from tscope_tui.panes.pane import Pane
 from tscope_tui.panes.terms import TermsPane, span
 from tscope_tui.plot import compact
 from tscope_tui.spans import Span
-from tscope_tui.stages.repro import flags
+from tscope_tui.stages.flags import flags
 from tscope_tui.stages.run_absence import absence
 from tscope_tui.stages.run_examples import chosen_of
 from tscope_tui.stages.run_state import RunState
