@@ -37,7 +37,6 @@ class ArrayWriter:
         rows: rows appended.
         trail: lengths of the axes after the first.
         fill: the value of elements that nothing was appended for.
-        bytes_written: size of its chunks on disk.
     """
 
     def __init__(
@@ -69,7 +68,6 @@ class ArrayWriter:
             backfill: rows before this array's first one, which are written as fill.
         """
         self.path = path
-        self.bytes_written = 0
         self._disk = disk
         word = dtype.word
         held = {"dtype": dtype.name} if word.name != dtype.name else {}
@@ -82,7 +80,6 @@ class ArrayWriter:
         self.trail = trail
         self.fill = self._form.fill
         self._block: NDArray | None = None
-        self._open_bytes = 0
         self._dirty = False
         if backfill:
             self._write_fill(range(backfill // rows), self._coordinates(trail))
@@ -164,7 +161,7 @@ class ArrayWriter:
         if not self._dirty:
             return
         index, filled = divmod(self.rows, self._form.chunks[0])
-        self._open_bytes_replaced(self._write_block(index, self._opened()[:filled]))
+        self._write_block(index, self._opened()[:filled])
         self._dirty = False
 
     def _opened(self) -> NDArray:
@@ -174,18 +171,12 @@ class ArrayWriter:
         return self._block
 
     def _close_block(self, index: int, rows: NDArray) -> None:
-        self._open_bytes_replaced(self._write_block(index, rows))
-        self._open_bytes = 0
+        self._write_block(index, rows)
         self._dirty = False
 
-    def _open_bytes_replaced(self, written: int) -> None:
-        self.bytes_written += written - self._open_bytes
-        self._open_bytes = written
-
-    def _write_block(self, index: int, rows: NDArray) -> int:
+    def _write_block(self, index: int, rows: NDArray) -> None:
         """Write the chunks of one block of rows (row, …), padded with fill to whole chunks."""
         metadata = self._form
-        written = 0
         for place in self._coordinates(self.trail):
             corner = tuple(
                 slice(at * length, (at + 1) * length)
@@ -196,8 +187,7 @@ class ArrayWriter:
                 padded = np.full(metadata.chunks, metadata.fill, metadata.dtype)
                 padded[tuple(slice(length) for length in chunk.shape)] = chunk
                 chunk = padded
-            written += self._disk.write(chunk_key(self.path, (index, *place)), metadata.codec.encode(chunk))
-        return written
+            self._disk.write(chunk_key(self.path, (index, *place)), metadata.codec.encode(chunk))
 
     def _write_fill(self, blocks: range, places: list[tuple[int, ...]]) -> None:
         """Write chunks of fill, so that no chunk within the shape is ever missing."""
@@ -206,7 +196,7 @@ class ArrayWriter:
         metadata = self._form
         parts = metadata.codec.encode(np.full(metadata.chunks, metadata.fill, metadata.dtype))
         for index, place in product(blocks, places):
-            self.bytes_written += self._disk.write(chunk_key(self.path, (index, *place)), parts)
+            self._disk.write(chunk_key(self.path, (index, *place)), parts)
 
     def _coordinates(self, trail: tuple[int, ...]) -> list[tuple[int, ...]]:
         counts = (
@@ -220,25 +210,20 @@ def chunk_key(path: str, place: tuple[int, ...]) -> str:
     return "/".join((path, "c", *map(str, place)))
 
 
-def write_array(
-    disk: Disk, path: str, data: NDArray, dims: tuple[str, ...], dtype: Dtype
-) -> tuple[ArrayMetadata, int]:
-    """Write an array that will not grow.
-
-    Returns:
-        Its metadata, to be committed, and the bytes written.
-    """
+def write_array(disk: Disk, path: str, data: NDArray, dims: tuple[str, ...], dtype: Dtype) -> ArrayMetadata:
+    """Write an array that will not grow, and return its metadata, to be committed."""
     codec = SHUFFLED if data.dtype.kind == "f" else PLAIN
     if data.ndim == 0:
         held = {"dtype": dtype.name} if dtype.word.name != dtype.name else {}
         metadata = ArrayMetadata((), (), (), data.dtype, codec, held)
-        return metadata, disk.write(chunk_key(path, ()), codec.encode(data))
+        disk.write(chunk_key(path, ()), codec.encode(data))
+        return metadata
     row_bytes = max(1, math.prod(data.shape[1:]) * data.dtype.itemsize)
     rows = max(1, min(len(data), split_evenly(len(data), _PIECE_BYTES // row_bytes)))
     array = ArrayWriter(disk, path, dims, data.shape[1:], dtype, codec, chunk_rows=rows)
     array.extend(data)
     array.flush()
-    return array.metadata, array.bytes_written
+    return array.metadata
 
 
 def _pieces(trail: tuple[int, ...], itemsize: int) -> tuple[int, ...]:

@@ -77,7 +77,6 @@ class ChainWriter:
         self._chunk: NDArray | None = None
         self._filled = 0
         self._fixed = fixed
-        self._closed_bytes = self._open_bytes = 0
         self._dirty = False
         self._anchors = ArrayWriter(
             disk,
@@ -117,12 +116,6 @@ class ChainWriter:
         return {self.path: {"dtype": self._dtype.name, "anchor_rows": ANCHOR_ROWS}}
 
     @property
-    def bytes_written(self) -> int:
-        """Size of the chunks on disk."""
-        arrays = self._anchors.bytes_written + self._anchor_steps.bytes_written
-        return self._closed_bytes + self._open_bytes + arrays
-
-    @property
     def bytes_raw(self) -> int:
         """Size of the vectors appended, uncompressed."""
         return (0 if self._fixed else self.rows) * self._size * self._dtype.word.itemsize
@@ -157,7 +150,7 @@ class ChainWriter:
         self._anchors.flush()
         self._anchor_steps.flush()
         if self._dirty:
-            self._open_bytes = self._write_block()
+            self._write_block()
             self._dirty = False
 
     def _append_anchor(self, vector: NDArray, step: int) -> None:
@@ -175,9 +168,7 @@ class ChainWriter:
         parts = self._update.codec.encode_stored(zeros)
         for index in range(whole):
             for piece in range(self._pieces):
-                self._closed_bytes += self._disk.write(
-                    chunk_key(f"{self.path}/update", (index, piece)), parts
-                )
+                self._disk.write(chunk_key(f"{self.path}/update", (index, piece)), parts)
         for step in self._steps[1 : (self.rows - 1) // ANCHOR_ROWS + 1]:
             self._append_anchor(initial, step)
 
@@ -186,28 +177,25 @@ class ChainWriter:
         return -(-self._size // self._piece)
 
     def _close_block(self) -> None:
-        self._closed_bytes += self._write_block()
-        self._open_bytes = 0
+        self._write_block()
         self._dirty = False
         self._block[0] = self._block[self._filled]
         self._filled = 0
 
-    def _write_block(self) -> int:
+    def _write_block(self) -> None:
         """Encode the open block into its chunks, straight into their transposed layout."""
         if self._chunk is None:
             self._chunk = np.zeros((self._piece, self._block_rows), self._dtype.unsigned)
         chunk = self._chunk
         index = (self.rows - 1) // self._block_rows
         rows = self._block[: self._filled + 1]
-        written = 0
         for piece in range(self._pieces):
             part = rows[:, piece * self._piece : (piece + 1) * self._piece]
             ulp.encode_block(part, chunk, self._dtype)
             chunk[part.shape[1] :] = 0
             chunk[:, self._filled :] = 0
             key = chunk_key(f"{self.path}/update", (index, piece))
-            written += self._disk.write(key, self._update.codec.encode_stored(chunk))
-        return written
+            self._disk.write(key, self._update.codec.encode_stored(chunk))
 
 
 def _same(left: NDArray, right: NDArray) -> bool:

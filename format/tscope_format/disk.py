@@ -26,11 +26,8 @@ class Disk:
         self.durable = durable
         self._folders: set[str] = set()
 
-    def write(self, key: str, parts: Sequence[bytes]) -> int:
+    def write(self, key: str, parts: Sequence[bytes]) -> None:
         """Replace the file `key` by the concatenation of `parts`.
-
-        Returns:
-            The number of bytes written.
 
         Raises:
             OSError: it could not be written; the former file, if any, is still there.
@@ -47,7 +44,6 @@ class Disk:
             raise
         if self.durable:
             _sync_folder(os.path.dirname(target))
-        return sum(len(part) for part in parts)
 
     def touch(self, key: str) -> None:
         """Set a file's time to now.

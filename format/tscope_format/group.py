@@ -28,7 +28,7 @@ class GroupWriter:
         self.attributes: dict[str, JSON] = dict(attributes or {})
         self._growing: dict[str, ArrayWriter] = {}
         self._static: dict[str, ArrayMetadata] = {}
-        self._static_bytes = [0, 0]
+        self._static_raw = 0
 
     def __contains__(self, name: str) -> bool:
         return name in self._growing or name in self._static
@@ -73,10 +73,8 @@ class GroupWriter:
     def put(self, name: str, data: NDArray, dims: tuple[str, ...], dtype: Dtype | None = None) -> None:
         """Write an array that will not grow."""
         path = self._inside(name)
-        metadata, written = write_array(self.disk, path, data, dims, dtype or dtype_of(data.dtype.name))
-        self._static[name] = metadata
-        self._static_bytes[0] += written
-        self._static_bytes[1] += data.nbytes
+        self._static[name] = write_array(self.disk, path, data, dims, dtype or dtype_of(data.dtype.name))
+        self._static_raw += data.nbytes
 
     def _inside(self, name: str) -> str:
         return f"{self.path}/{name}" if self.path else name
@@ -96,14 +94,9 @@ class GroupWriter:
         return {self.path: self.attributes} if self.path else {}
 
     @property
-    def bytes_written(self) -> int:
-        """Size of the chunks on disk."""
-        return self._static_bytes[0] + sum(array.bytes_written for array in self._growing.values())
-
-    @property
     def bytes_raw(self) -> int:
         """Size of everything appended, uncompressed."""
-        return self._static_bytes[1] + sum(array.bytes_raw for array in self._growing.values())
+        return self._static_raw + sum(array.bytes_raw for array in self._growing.values())
 
 
 def checked_name(kind: str, name: str) -> str:

@@ -93,11 +93,6 @@ class OptimizerWriter:
         return {group.path: self.attributes for group in self._groups.values()}
 
     @property
-    def bytes_written(self) -> int:
-        """Size of the chunks on disk."""
-        return sum(group.bytes_written for group in self._groups.values())
-
-    @property
     def bytes_raw(self) -> int:
         """Size of everything settled, uncompressed."""
         return sum(group.bytes_raw for group in self._groups.values())

@@ -110,13 +110,6 @@ class StepsWriter(GroupWriter):
             found |= {array.path: array.metadata for array in pyramid.arrays}
         return found
 
-    @property
-    def bytes_written(self) -> int:
-        """Size of the chunks on disk."""
-        return super().bytes_written + sum(
-            array.bytes_written for pyramid in self._pyramids.values() for array in pyramid.arrays
-        )
-
 
 def _range(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     if not values.size:

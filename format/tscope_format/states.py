@@ -69,11 +69,6 @@ class StateWriter:
         return {self.path: {"dtype": self._dtype.name}}
 
     @property
-    def bytes_written(self) -> int:
-        """Size of the chunks on disk."""
-        return sum(array.bytes_written for array in (self._states, *self._places.values()))
-
-    @property
     def bytes_raw(self) -> int:
         """Size of the vectors kept, uncompressed."""
         return self._states.bytes_raw

@@ -22,11 +22,6 @@ class Part(Protocol):
     """A part of a trace that knows its arrays and groups."""
 
     @property
-    def bytes_written(self) -> int:
-        """Size of its chunks on disk."""
-        ...
-
-    @property
     def bytes_raw(self) -> int:
         """Size of everything appended, uncompressed."""
         ...

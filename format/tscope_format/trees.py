@@ -144,11 +144,6 @@ class TreesWriter:
         """Write what waits for the next row: nothing does."""
 
     @property
-    def bytes_written(self) -> int:
-        """Size of the chunks on disk."""
-        return sum(part.bytes_written for part in self._parts())
-
-    @property
     def bytes_raw(self) -> int:
         """Size of everything recorded, uncompressed."""
         return sum(part.bytes_raw for part in self._parts())

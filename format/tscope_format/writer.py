@@ -236,11 +236,6 @@ class TraceWriter:
         return self._committed_rows
 
     @property
-    def bytes_written(self) -> int:
-        """Size of all chunks on disk."""
-        return sum(root.bytes_written for root in self._roots.values())
-
-    @property
     def bytes_raw(self) -> int:
         """Size of everything recorded, uncompressed."""
         return sum(root.bytes_raw for root in self._roots.values())

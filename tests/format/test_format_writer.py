@@ -83,10 +83,6 @@ def test_rows_of_all_kinds_come_back(tmp_path: Path, small: None) -> None:
     assert root.group_attributes("probe/held out") == {"rows": 2}
     assert root.read("optimizer_scalar/step").tolist()[2][0] == 2 * ANCHOR_ROWS
     assert run.writer.bytes_raw > 0
-    on_disk = sum(
-        file.stat().st_size for file in run.path.rglob("*") if file.name != "zarr.json" and file.is_file()
-    )
-    assert run.writer.bytes_written == on_disk
 
 
 def test_norms_are_those_of_each_tensor(tmp_path: Path) -> None:
