@@ -71,16 +71,22 @@ def short(path: Path, results: Sequence[ResultInfo], steps: dict[str, int]) -> l
 
 
 def reading(result: Result) -> tuple[str, ...]:
-    """Return what was found, in words."""
-    if not _listed(result):
+    """Return what was found, in words, and what each kind of event is."""
+    found = _listed(result)
+    if not found:
         return ("Nothing stands out in what was looked at.",)
     delay = result.scalars.get("grokking_delay")
-    if delay is None:
-        return ()
-    return (
-        f"Training examples are fitted at step {result.scalars.get('interpolation'):,}, and held-out ones "
-        f"follow {delay:,} steps later: grokking.",
-    )
+    told = []
+    if delay is not None:
+        fitted = result.scalars.get("interpolation")
+        told = [
+            f"Training examples are fitted at step {fitted:,}, and held-out ones follow {delay:,} steps later: "
+            "grokking."
+        ]
+    known = result.provenance.get("definitions")
+    definitions = known if isinstance(known, dict) else {}
+    kinds = dict.fromkeys(event["kind"] for event in found if event["kind"] in definitions)
+    return (*told, *(f"{kind}: {definitions[kind]}" for kind in kinds))
 
 
 def _listed(result: Result) -> list[dict[str, Any]]:

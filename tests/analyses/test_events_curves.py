@@ -157,13 +157,16 @@ def test_peaks_are_found_within_two_rows(seed, rows):
     assert peak(steps, p, np.full(len(p), 30.0), "held-out", 0.99) is None
 
 
-def test_what_only_rises_has_no_peak_nor_has_a_bump_of_two_percent():
+def test_what_only_rises_has_no_peak_nor_has_a_bump_below_two_percent():
     p = np.linspace(1, 100, 50)
     steps = np.arange(50)
     assert peak(steps, p, np.zeros(50), "training", 0.99) is None
     assert peak(steps, p[::-1], np.zeros(50), "training", 0.99) is None
-    bump = 100 + 2 * np.exp(-0.5 * ((steps - 25) / 4) ** 2)
-    assert peak(steps, bump, np.zeros(50), "training", 0.99) is None
+    bump = np.exp(-0.5 * ((steps - 25) / 4) ** 2)
+    assert peak(steps, 100 + 1.9 * bump, np.zeros(50), "training", 0.99) is None
+    hump = peak(steps, 100 + 2.2 * bump, np.zeros(50), "training", 0.99)
+    assert hump is not None
+    assert hump.step == 25
     assert peak(steps[:4], p[:4], np.zeros(4), "training", 0.99) is None
     gone = np.where(steps < 40, 50 + 50 * np.exp(-0.5 * ((steps - 20) / 4) ** 2), np.nan)
     found = peak(steps, gone, np.zeros(50), "training", 0.99)
@@ -183,6 +186,21 @@ def test_jumps_are_found_between_their_rows(seed, sign):
     assert abs(np.log(found.step / at)) <= 2 * np.log(1.35)
     assert found.low < found.step <= found.high
     assert np.sign(found.value - found.before) == sign
+
+
+def test_a_jump_between_rows_far_apart_is_dated_between_them():
+    steps = np.array([0, 100, 200, 400, 700, 1000, 1400, 2000, 2800])
+    curve = np.array([0.1, 0.1, 0.1, 0.1, 0.1, 0.14, 0.30, 0.3, 0.3])
+    found = jump(steps, curve, 0.99)
+    assert found is not None
+    # From 0.1 to 0.3: half of it, 0.2, is 6/16 of the way from the row 1000 to 1400.
+    assert (found.step, found.low, found.high) == (1150, 1000, 1400)
+    assert (found.before, found.value) == (0.1, 0.3)
+    # Where the first row after it has all of the change, half of it is in the middle.
+    curve[5] = 0.1
+    assert jump(steps, curve, 0.99).step == 1200
+    # One that goes on to the last row is dated in the same way.
+    assert jump(steps[:7], curve[:7], 0.99).step == 1200
 
 
 def test_a_slow_change_a_small_one_and_one_that_does_not_last_are_no_jumps():

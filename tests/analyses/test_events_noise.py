@@ -10,11 +10,10 @@ from tests.analyses.event_noise import rates
 _BOUNDS = {
     ("heavy", "loss spike, falling loss"): 0.24,
     ("heavy", "loss spike, flat loss"): 0.24,
-    ("heavy", "alignment jump, 25 rows"): 0.03,
+    ("heavy", "alignment jump, 25 rows"): 0.017,
     ("correlated", "loss spike, falling loss"): 0.02,
     ("correlated", "loss spike, flat loss"): 0.025,
     ("correlated", "effective-parameter peak, 25 rows"): 0.07,
-    ("correlated", "alignment jump, 25 rows"): 0.16,
 }
 
 

@@ -59,6 +59,15 @@ def test_fit_grokking_and_spike_of_a_planted_run(run):
     assert len(found.arrays["step"].data) == 512
 
 
+def test_each_kind_comes_with_its_definition_and_the_bounds_that_were_used(run):
+    found = analysed(run, fit=0.97, rise=0.25, spike=3.0, diverge=7.0).provenance
+    told = found["definitions"]
+    assert list(told) == found["kinds"]
+    bounds = ("0.97 or more", "0.25 or more", "2% above", "0.1 and half", "a loss 3 times", "ends 7 times")
+    for sentence, bound in zip(told.values(), bounds, strict=True):
+        assert bound in sentence
+
+
 def test_options_move_the_bounds(run):
     assert analysed(run, spike=20.0).scalars["loss_spikes"] == 0
     assert analysed(run, rise=0.9).scalars["grokking"] is None

@@ -34,6 +34,8 @@ def test_events_are_a_table_with_their_confidence_and_words(tscope: Runner, run:
     assert "Training examples are fitted at step 7" in words
     assert "steps later: grokking." in words
     assert "how well examples are predicted" in words
+    assert "loss spike: a loss 2 times the median of the 24 rows before it or more" in words
+    assert "divergence: " not in words, "only what was found is defined"
     assert "note: not looked for: effective-parameter peak. It lacks a saved effective-params result" in words
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from tscope_format.errors import clean
 from tscope_format.results import Array, Result
 
+from tscope.analyses.events.definitions import definitions
 from tscope.analyses.events.event import KINDS, Event
 from tscope.analyses.events.fits import held_out, of_loss, training
 from tscope.analyses.events.losses import WINDOW, divergence, spikes
@@ -108,6 +109,7 @@ class _Search:
             {**self._arrays(), **_curves(trace.steps, fit, other, steps, loss)},
             {
                 "kinds": list(KINDS),
+                "definitions": definitions(options),
                 "events": [asdict(event) for event in self.events],
                 "missing": [asdict(item) for item in self.missing],
                 "source_train": None if fit is None else fit.source,
