@@ -80,8 +80,8 @@ def reading(result: Result) -> tuple[str, ...]:
     if delay is not None:
         fitted = result.scalars.get("interpolation")
         told = [
-            f"Training examples are fitted at step {fitted:,}, and held-out ones follow {delay:,} steps later: "
-            "grokking."
+            f"Training examples are fitted at step {fitted:,}, and held-out ones follow {delay:,} steps "
+            "later: grokking."
         ]
     known = result.provenance.get("definitions")
     definitions = known if isinstance(known, dict) else {}
