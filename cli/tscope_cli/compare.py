@@ -22,6 +22,9 @@ from tscope_cli.view import Curve
 from tscope_cli.views import needed, view_of
 
 
+_OF_FORKS = ("gradients", "weight-averaging")
+
+
 @dataclass(frozen=True)
 class Entry:
     """One trace's line.
@@ -125,7 +128,11 @@ def _entry(
     result = load_result(path, metric, info.id, arrays=needed(metric))
     view = view_of(result)
     if view.coordinate != "step" or "step" not in result.arrays:
-        raise UsageError(f"{clean(metric)} has no values along the steps to compare")
+        raise UsageError(
+            f"{clean(metric)} has no values along the steps to compare: its values are along {view.axis}; "
+            f"look at each with `tscope analyze {clean(path)} --metric {clean(metric)}`"
+            + (", or at all forks of a run with `tscope forks`" if metric in _OF_FORKS else "")
+        )
     steps = np.asarray(result.arrays[view.coordinate].data)
     row = len(steps) - 1 if at is None else int(np.searchsorted(steps, at, side="right")) - 1
     if row < 0:

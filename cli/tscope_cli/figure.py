@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -22,8 +22,8 @@ _STYLES: dict[str, dict[str, str]] = {
     "telescoped": {"color": "#0072B2", "linestyle": "--"},
     "lazy": {"color": "#D55E00", "linestyle": ":"},
 }
-_CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
-_DASHES = ("-", "--", "-.")
+CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+DASHES = ("-", "--", "-.")
 _RC: Any = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -69,25 +69,34 @@ def save(result: Result, path: Path, title: str) -> None:
         UsageError: The file cannot be written, or the result has nothing to draw.
     """
     check(path)
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
     view = view_of(result)
     drawings = _drawings(result, view)
     if not drawings:
         raise UsageError(f"--plot: a result of {result.metric} has no series to draw")
+    write(drawings, path, title, view.axis)
+
+
+def write(drawings: Sequence[Drawing], path: Path, title: str, axis: str) -> None:
+    """Write a figure of several pairs of axes, two abreast, over what `axis` says.
+
+    Raises:
+        UsageError: The file cannot be written.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
     columns, rows = min(2, len(drawings)), (len(drawings) + 1) // 2
     with rc_context(_RC):
         # A Figure of its own instead of pyplot: no display, no global state.
         figure = Figure(figsize=(5.4 * columns, 3.1 * rows + 0.4), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, draw in zip(grid, drawings, strict=False):
-            axes.set_xlabel(view.axis)
+            axes.set_xlabel(axis)
             axes.grid(alpha=0.25, linewidth=0.5)
             draw(axes)
         for axes in grid[len(drawings) :]:
             axes.set_visible(False)
-        figure.suptitle(_plain(title), fontsize=10, x=0.01, ha="left")
+        figure.suptitle(plain(title), fontsize=10, x=0.01, ha="left")
         try:
             figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
         except OSError as error:
@@ -137,12 +146,12 @@ def _draw_panel(result: Result, coordinate: str, panel: Panel, axes: Any) -> Non
     steps = series(result, coordinate)
     keep = thin(steps.size, _POINTS)
     for index, curve in enumerate(panel.curves):
-        style = _STYLES.get(curve.title, {"color": _CYCLE[index % len(_CYCLE)]})
+        style = _STYLES.get(curve.title, {"color": CYCLE[index % len(CYCLE)]})
         values = drawn(result, panel, curve)
-        axes.plot(steps[keep], values[keep], label=_plain(curve.title), linewidth=1.3, **style)
+        axes.plot(steps[keep], values[keep], label=plain(curve.title), linewidth=1.3, **style)
     if panel.log:
         axes.set_yscale("log")
-    axes.set_title(_plain(panel.title))
+    axes.set_title(plain(panel.title))
     if len(panel.curves) > 1:
         axes.legend()
 
@@ -159,9 +168,9 @@ def _draw_contributions(result: Result, coordinate: str, axes: Any) -> None:
         axes.plot(
             steps[1:][edges[1:] - 1],
             np.where(means[:, layer] > 0, means[:, layer], np.nan),
-            label=_plain(names[layer]),
-            color=_CYCLE[index % len(_CYCLE)],
-            linestyle=_DASHES[index % len(_DASHES)],
+            label=plain(names[layer]),
+            color=CYCLE[index % len(CYCLE)],
+            linestyle=DASHES[index % len(DASHES)],
             linewidth=1.1,
         )
     axes.set_yscale("log")
@@ -178,8 +187,8 @@ def _draw_spectrum(result: Result, name: str, axes: Any) -> None:
             np.arange(1, values.size + 1),
             np.where(values > 0, values, np.nan),
             label=f"step {int(steps[row])}",
-            color=_CYCLE[index],
-            linestyle=_DASHES[index],
+            color=CYCLE[index],
+            linestyle=DASHES[index],
             marker=".",
             linewidth=1.1,
         )
@@ -196,8 +205,8 @@ def _draw_layer_rises(result: Result, axes: Any) -> None:
     places = np.arange(values.shape[1])
     for base, own in enumerate(values):
         label = f"within the {('first', 'second')[base]} model"
-        axes.barh(places + 0.4 * base - 0.2, own, height=0.38, color=_CYCLE[base], label=label)
-    axes.set_yticks(places, [_plain(layer) for layer in layers(result, places.size)])
+        axes.barh(places + 0.4 * base - 0.2, own, height=0.38, color=CYCLE[base], label=label)
+    axes.set_yticks(places, [plain(layer) for layer in layers(result, places.size)])
     axes.invert_yaxis()
     axes.set_xlabel("loss, less that of the model itself")
     axes.set_title(
@@ -226,6 +235,6 @@ def _draw_kernel(result: Result, axes: Any) -> None:
     axes.set_title(f"K at step {int(result.arrays['matrix_step'].data[-1])}, mean over outputs")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return text that matplotlib shows as it is: a dollar sign would start mathematics."""
     return clean(text).replace("$", r"\$")
