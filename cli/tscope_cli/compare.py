@@ -21,7 +21,6 @@ from tscope_cli.terminal import is_tty, out, paint, width
 from tscope_cli.view import Curve
 from tscope_cli.views import needed, view_of
 
-
 _OF_FORKS = ("gradients", "weight-averaging")
 
 
