@@ -47,6 +47,9 @@ end last
 3 view:effective
 4 view:kernel
 5 later
+6 view:layers
+w layer:1
+W layer:-1
 """
 
 

@@ -63,6 +63,12 @@ _VIEWS: dict[str, tuple[tuple[str, ...], ...]] = {
     "effective+": (("parameters", "gap"), ("spread", "method")),
     "kernel": (("kernel", "spectrum"), ("course", "pair")),
     "kernel+": (("kernel", "spectrum"), ("course", "pair", "kernel method")),
+    "layers": (("layer map", "layer course"), ("layer values", "within")),
+    "layers+": (("layer map", "layer course"), ("layer values",), ("within", "layer method")),
+    "regime": (("moved", "turned"), ("modes", "learning")),
+    "regime+": (("moved", "turned"), ("modes",), ("learning", "regime method")),
+    "collapse": (("nc1", "nc2"), ("nc3", "nc4")),
+    "collapse+": (("nc1", "nc2"), ("nc3", "nc4"), ("collapse", "collapse method")),
     "browser": (("traces",), ("loss", "recorded")),
 }
 # Shares of the height and width where they are not even.
@@ -72,6 +78,7 @@ _HEIGHTS = {
     "kernel": (0.58, 0.42),
     "examples": (0.6, 0.4),
     "example": (0.4, 0.3, 0.3),
+    "layers+": (0.4, 0.3, 0.3),
     "browser": (0.54, 0.46),
 }
 _WIDTHS = {
@@ -79,6 +86,9 @@ _WIDTHS = {
     ("influence", "visits"): 0.58,
     ("outputs", "picture"): 0.62,
     ("contribution", "neighbours"): 0.58,
+    ("layer map", "layer course"): 0.54,
+    ("layer values", "within"): 0.6,
+    ("modes", "learning"): 0.42,
 }
 
 
@@ -100,7 +110,8 @@ def arrange(view: str, width: int, height: int, only: str | None = None) -> dict
     """Return the rectangle of each pane of a view.
 
     Args:
-        view: overview, telescoping, effective, kernel, boosting, examples, example or browser.
+        view: overview, telescoping, effective, kernel, boosting, layers, regime, collapse, examples,
+            example or browser.
         width: Columns of the terminal.
         height: Rows of the terminal.
         only: The pane that has the whole room: a maximised one, or the focused one in a small terminal.

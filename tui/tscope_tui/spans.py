@@ -45,6 +45,16 @@ def crop(text: str, width: int, *, ellipsis: str = "…") -> str:
     return text[:end] + ellipsis
 
 
+def tail(text: str, width: int, *, ellipsis: str = "…") -> str:
+    """Return the end of `text` that fits `width` columns: names of modules differ at their ends."""
+    if cells(text) <= width:
+        return text
+    start = len(text)
+    while start and cells(text[start - 1 :]) <= width - len(ellipsis):
+        start -= 1
+    return (ellipsis + text[start:])[: max(0, width)]
+
+
 def pad(text: str, width: int, *, ellipsis: str = "…") -> str:
     """Return `text` cropped or filled with spaces to exactly `width` columns."""
     text = crop(text, width, ellipsis=ellipsis)

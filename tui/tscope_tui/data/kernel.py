@@ -312,14 +312,22 @@ def _shares(result: Result) -> str:
 
 def lacks_of(root: RootReader) -> tuple[str, ...]:
     """Return what a root lacks for the analysis, each with what would record it."""
-    arrays = root.arrays()
     if root.attributes.get("kind") == "trees":
         return ()  # of their leaves it can always be told
-    if any(f"probe/{probe}/sketch" in arrays for probe in root.probes):
+    if any(f"probe/{probe}/sketch" in root.arrays() for probe in root.probes):
         return ()
+    return lacks_of_exact(root, ", or with --sketch K")
+
+
+def lacks_of_exact(root: RootReader, instead: str = "") -> tuple[str, ...]:
+    """Return what a root lacks for exact kernels, and for what is computed as they are.
+
+    Args:
+        root: The root.
+        instead: What could be recorded instead of the parameters at every row, as the end of a sentence.
+    """
+    arrays = root.arrays()
     lacks = [f"it lacks {what}: {remedy}" for name, what, remedy in _NEEDS if name not in arrays]
     if root.attributes.get("updates") == "none":
-        lacks.append(
-            "it lacks the parameters at every row: record without --updates none, or with --sketch K"
-        )
+        lacks.append(f"it lacks the parameters at every row: record without --updates none{instead}")
     return tuple(lacks)

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tscope_format.errors import TscopeError, clean
 
-from tscope_tui.data import boosting, effective, kernel, updates
+from tscope_tui.data import boosting, collapse, effective, kernel, layers, regime, updates
 from tscope_tui.data.boosting import Boosting
+from tscope_tui.data.collapse import Collapse
 from tscope_tui.data.curve import Curve, read_curve
 from tscope_tui.data.effective import Effective
 from tscope_tui.data.entry import Entry, read_entry
@@ -22,6 +23,8 @@ from tscope_tui.data.events import Event, flag_events, in_order, loss_events
 from tscope_tui.data.examples import Examples, Followed
 from tscope_tui.data.facts import Facts, facts_of
 from tscope_tui.data.kernel import Kernel
+from tscope_tui.data.layers import Layers
+from tscope_tui.data.regime import Regime
 from tscope_tui.data.saved import Saved
 from tscope_tui.data.shown import Shown, read_shown
 from tscope_tui.data.steps import Steps
@@ -60,6 +63,11 @@ class RunData:
         shown: The input of the chosen one.
         events: What happened, by step.
         problems: What could not be read; cleaned.
+        layers: What each layer did, of the newest saved result; None where there is none.
+        layers_lacks: What the trace lacks for it.
+        regime: Movements and modes of the newest saved result; None where there is none.
+        collapse: Neural collapse of the newest saved result; None where there is none.
+        regime_lacks: What the trace lacks for these two.
     """
 
     entry: Entry
@@ -82,6 +90,11 @@ class RunData:
     shown: Shown | None = None
     events: tuple[Event, ...] = ()
     problems: tuple[str, ...] = ()
+    layers: Layers | None = None
+    layers_lacks: tuple[str, ...] = ()
+    regime: Regime | None = None
+    collapse: Collapse | None = None
+    regime_lacks: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -127,6 +140,9 @@ class RunSource:
         self._kernel = Saved(path, kernel.METRIC, kernel.from_result)
         self._updates = Saved(path, updates.METRIC, updates.from_result)
         self._boosting = Saved(path, boosting.METRIC, boosting.from_result)
+        self._layers = Saved(path, layers.METRIC, layers.from_result)
+        self._regime = Saved(path, regime.METRIC, regime.from_result)
+        self._collapse = Saved(path, collapse.METRIC, collapse.from_result)
         self._followed: Followed | None = None
         self._predictions = Saved(path, METRIC, _predictions_of)
         self._followed_result: Predictions | None = None
@@ -186,6 +202,9 @@ class RunSource:
         parameters = None if curves_only else self._effective.read(root.name, problems)
         kernels = None if curves_only else self._kernel.read(root.name, problems)
         trees = root.attributes.get("kind") == "trees"
+        layerwise = None if curves_only else self._layers.read(root.name, problems)
+        moved = None if curves_only else self._regime.read(root.name, problems)
+        collapsed = None if curves_only else self._collapse.read(root.name, problems)
         examples, shown = (None, None) if example is None else self._examples(root, example, problems)
         return RunData(
             entry,
@@ -209,6 +228,11 @@ class RunSource:
             shown,
             self._events(root, steps, (telescoping, parameters, kernels), problems),
             tuple(dict.fromkeys(problems)),
+            layers=layerwise,
+            layers_lacks=layers.lacks_of(root),
+            regime=moved,
+            collapse=collapsed,
+            regime_lacks=regime.lacks_of(root),
         )
 
     def _extend(self, root: RootReader, steps: Steps, problems: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""How much each layer moved the predictions at each step, as a map of layers and steps."""
+"""A number of each layer at each step, as a map of layers and steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tscope_tui.panes.box import box
 from tscope_tui.panes.heat import ASCII_SHADES, LEVELS, SHADES
 from tscope_tui.panes.pane import Draw
 from tscope_tui.plot import compact
-from tscope_tui.spans import Line, Span, pad, wrap
+from tscope_tui.spans import Line, Span, pad, tail, wrap
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,51 +23,68 @@ class LayerMapPane:
     Attributes:
         layers: Their names.
         step: The steps of the rows (step,).
-        values: ‖J^(l)Δθ^(l)‖ (step, layer).
-        first: The first layer that is listed.
-        of: Whose predictions they moved.
+        values: The number (step, layer).
+        first: The first layer that is listed, where none is chosen.
+        title: What the number is.
         empty: What to say, and what would provide the data, when there are none.
+        chosen: The chosen layer, which is marked; None without one.
+        start: The first step that is shown: at row 0, the state before training, nothing has moved.
+        log_y: Whether shades are of the logarithm unless the reader chose otherwise.
+        name: Of the pane's numbers when they are exported.
+        of: What the rows are.
     """
 
     layers: tuple[str, ...]
     step: NDArray[np.float64]
     values: NDArray[np.float64]
     first: int = 0
-    of: str = "all examples"
+    title: str = "‖JΔθ‖ by layer and step"
     empty: tuple[str, ...] = ()
+    chosen: int | None = None
+    start: float = 1.0
+    log_y: bool = False
+    name: str = "contribution"
+    of: str = "layer"
 
     def lines(self, width: int, height: int, draw: Draw) -> list[Line]:
         """Return the map in its frame."""
-        look = draw.look
-        title = [Span(f"‖JΔθ‖ by layer and step, {self.of}", "title")]
+        look, log = draw.look, self.log_y if draw.log_y is None else draw.log_y
+        title = [Span(f"{self.title}{' (log)' if log else ''}", "title")]
         if not self.values.size:
             told: list[Line] = [
                 (Span(" " + line, "dim"),) for text in self.empty for line in wrap(text, max(4, width - 4))
             ]
             return box(title, told, width, height, look, focused=draw.focused)
         room, inner = max(1, height - 2), width - 2
-        first = min(self.first, max(0, len(self.layers) - room))
+        first = self.first if self.chosen is None else max(0, self.chosen - room // 2)
+        first = min(first, max(0, len(self.layers) - room))
         shown = self.layers[first : first + room]
         label = min(max(map(len, shown)), max(6, inner // 3))
         wide = max(1, inner - label - 2)
         cells, starts = self._cells(wide, draw.window)
         cells = cells[first : first + room]
+        if log:
+            cells = np.log10(cells, out=np.full_like(cells, np.nan), where=cells > 0)
         finite = cells[np.isfinite(cells)]
         low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
         shades = ASCII_SHADES if look.ascii else SHADES
         cursor = -1 if draw.cursor is None else int(starts.searchsorted(draw.cursor, side="right")) - 1
         lines: list[Line] = []
-        for name, row in zip(shown, cells.tolist(), strict=True):
+        for place, (name, row) in enumerate(zip(shown, cells.tolist(), strict=True), first):
             keys = [
                 ("select" if x == cursor else _tone(value, low, high), _shade(value, low, high, shades))
                 for x, value in enumerate(row)
             ]
             runs = [(tone, "".join(mark for _, mark in run)) for tone, run in groupby(keys, lambda k: k[0])]
             spans = [Span(text, tone) for tone, text in runs]
-            lines.append((Span(f" {pad(name, label, ellipsis=look.ellipsis)} "), *spans))
+            here = place == self.chosen
+            mark = (">" if look.ascii else "▸") if here else " "
+            text = pad(tail(name, label, ellipsis=look.ellipsis), label)
+            lines.append((Span(f"{mark}{text} ", "focus" if here else "text"), *spans))
         hidden = len(self.layers) - len(shown)
-        more = f"j/k: {hidden} more layers, " if hidden > 0 else ""
-        foot = f"{more}{compact(low, 2)} {shades.strip()} {compact(high, 2)}"
+        more = f"j/k: {hidden} more {self.of}s, " if hidden > 0 else ""
+        ends = [compact(10**end if log else end, 2) for end in (low, high)]
+        foot = f"{more}{ends[0]} {shades.strip()} {ends[1]}" if finite.size else "no value in sight"
         return box(title, lines, width, height, look, focused=draw.focused, foot=foot)
 
     def _cells(
@@ -78,8 +95,7 @@ class LayerMapPane:
         Of fewer rows than columns each row has several. A part without a finite value is NaN.
         """
         low, high = window or (float(self.step[0]), float(self.step[-1]))
-        # Row 0 is the state before training: nothing has moved.
-        inside = np.flatnonzero((self.step >= max(low, 1.0)) & (self.step <= high))
+        inside = np.flatnonzero((self.step >= max(low, self.start)) & (self.step <= high))
         if not inside.size:
             return np.full((len(self.layers), columns), np.nan), np.linspace(low, high, columns)
         at = np.arange(columns) * inside.size // columns
@@ -96,7 +112,7 @@ class LayerMapPane:
         columns: dict[str, list[Value]] = {"step": self.step.tolist()}
         for index, name in enumerate(self.layers):
             columns[name] = self.values[:, index].tolist()
-        return Table("contribution", columns)
+        return Table(self.name, columns)
 
 
 def _unit(value: float, low: float, high: float) -> float:

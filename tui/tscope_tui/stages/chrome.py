@@ -14,14 +14,13 @@ TABS = (
     ("3", "EffParam", "effective"),
     ("4", "Kernel", "kernel"),
     ("5", "Average", ""),
-    ("6", "Layers", ""),
+    ("6", "Layers", "layers"),
     ("7", "Examples", "examples"),
 )
-# Views that a tab leads to, and then on: another kernel, one of the examples.
-PARTS = {"boosting": "kernel", "example": "examples"}
+# Views that a tab leads to, and then on: another kernel, regime and collapse, one of the examples.
+PARTS = {"boosting": "kernel", "regime": "layers", "collapse": "layers", "example": "examples"}
 LATER = {
-    "5": "a later version brings weight averaging; this one has views 1 to 4, and 7",
-    "6": "a later version brings the layers; this one has views 1 to 4, and 7",
+    "5": "a later version brings weight averaging; this one has all other views",
 }
 
 

@@ -57,6 +57,14 @@ BOOSTING = {
     "errors": ("share", "error_net", "error_trees"),
     "against": (),
 }
+# Those of the layers, of movement and modes, and of neural collapse: their choices tell the arrays.
+LAYERS = ("layer map", "layer course", "layer values", "within", "layer method")
+REGIME = ("moved", "turned", "modes", "learning", "regime method")
+COLLAPSE = ("nc1", "nc2", "nc3", "nc4", "collapse", "collapse method")
+# Those whose arrays are read at one step.
+_AT_STEP = ("spread", "spectrum", "visits", "layer values", "collapse")
+# Those that show no array.
+_METHODS = ("method", "kernel method", "against", "layer method", "regime method", "collapse method")
 # Those of single examples, that the recorded outputs of a probe set give.
 EXAMPLES = ("examples", "outputs", "picture")
 _METRICS: Mapping[str, Collection[str]] = {
@@ -65,6 +73,9 @@ _METRICS: Mapping[str, Collection[str]] = {
     "kernel": KERNEL,
     "updates": UPDATES,
     "boosting": BOOSTING,
+    "layers": LAYERS,
+    "regime": REGIME,
+    "neural-collapse": COLLAPSE,
 }
 # Columns of the narrowest screen that are left in the box.
 _WIDTH = 54
@@ -81,6 +92,7 @@ def repro(
     held: bool = True,
     known: Collection[str] | None = None,
     example: tuple[str, int] | None = None,
+    arrays: Sequence[str] = (),
 ) -> list[str]:
     """Return the lines: the command line, then Python.
 
@@ -94,6 +106,7 @@ def repro(
         held: The result of effective parameters has held-out examples.
         known: The arrays of the result of the kernel; None where all are.
         example: The probe set of the examples, and the chosen one; None where none are shown.
+        arrays: The arrays that a pane of the layers, of movement or of neural collapse shows.
     """
     if pane == "accuracy" and not has_accuracy:
         pane = "gradient"
@@ -125,7 +138,7 @@ def repro(
             *(f"    {argument}," for argument in arguments),
             ")",
             *(() if metric == "boosting" else ('step = result.arrays["step"].data',)),
-            *_shown(pane, band, step, held=held, known=known),
+            *_shown(pane, band, step, held=held, known=known, given=arrays),
         ]
     if pane == "traces":
         return ["# command line", f"tscope ls {word(path)} --json"]
@@ -150,16 +163,24 @@ def _examples(pane: str, probe: str, example: int) -> tuple[str, ...]:
 
 
 def _shown(
-    pane: str, band: tuple[int, int] | None, step: int, *, held: bool, known: Collection[str] | None
+    pane: str,
+    band: tuple[int, int] | None,
+    step: int,
+    *,
+    held: bool,
+    known: Collection[str] | None,
+    given: Sequence[str],
 ) -> Sequence[str]:
     """Return the Python that gives what a pane shows of a result."""
     if pane == "layers":
         return _layers(band)
     if pane == "terms":
         return _terms(band)
-    if pane in ("method", "kernel method", "against"):
+    if pane in _METHODS:
         return ["result.scalars, result.notes"]
-    if pane in UPDATES or pane in BOOSTING:
+    if pane in LAYERS or pane in REGIME or pane in COLLAPSE:
+        arrays = list(given)
+    elif pane in UPDATES or pane in BOOSTING:
         arrays = list(UPDATES[pane] if pane in UPDATES else BOOSTING[pane])
     elif pane == "contribution":
         arrays = ["contribution"]
@@ -167,7 +188,7 @@ def _shown(
         arrays = [own for name in KERNEL[pane] if (own := _own(name, known))]
     else:
         arrays = [name for name in _RESULTS.get(pane) or EFFECTIVE[pane] if held or "train" in name]
-    if pane not in ("spread", "spectrum", "visits"):
+    if pane not in _AT_STEP:
         return [_array(name) for name in arrays]
     return [f"row = step.searchsorted({step})", *(f"{_array(name)}[row]" for name in arrays)]
 

@@ -24,9 +24,12 @@ from tscope_tui.spans import Line, Span, crop
 from tscope_tui.stages import (
     chrome,
     run_boosting,
+    run_collapse,
     run_effective,
     run_examples,
     run_kernel,
+    run_layers,
+    run_regime,
     run_updates,
 )
 from tscope_tui.stages.actions import perform
@@ -38,7 +41,10 @@ from tscope_tui.stages.run_reader import RunReader
 from tscope_tui.stages.run_state import RunState
 
 # What is read after the curves, and kept meanwhile.
-_LATER = ("telescoping", "effective", "kernel", "updates", "boosting", "examples", "shown")
+_LATER = (
+    *("telescoping", "effective", "kernel", "updates", "boosting", "layers", "regime", "collapse"),
+    *("examples", "shown"),
+)
 
 
 class RunStage(RunActions):
@@ -107,7 +113,7 @@ class RunStage(RunActions):
         state = self.state
         key = (
             (self.data, self.loaded, state.window, state.shown_band(), state.first_layer),
-            (state.choice, state.kernel_share),
+            (state.choice, state.kernel_share, dict(state.quantities), dict(state.rows)),
             (tuple(self.siblings), self.side),
         )
         if self._panes[0] != key:
@@ -118,6 +124,9 @@ class RunStage(RunActions):
             "spread": run_effective.spread_of(self.data, state, loaded=loaded),
             **run_kernel.panes_at(self.data, state, loaded=loaded),
             **run_updates.panes_at(self.data, state, loaded=loaded),
+            **run_layers.panes_at(self.data, state, loaded=loaded),
+            **run_regime.panes_at(self.data, state, loaded=loaded),
+            **run_collapse.panes_at(self.data, state, loaded=loaded),
         }
         if self.by_example:
             moving |= run_examples.panes_at(self.data, state, still["prediction"], loaded=loaded)
@@ -231,6 +240,12 @@ class RunStage(RunActions):
             return run_kernel.status_of(self.data.kernel, self.state.cursor)
         if self.state.view == "boosting" and self.data.boosting is not None:
             return run_boosting.status_of(self.data.boosting)
+        if self.state.view == "layers" and self.data.layers is not None:
+            return run_layers.status_of(self.data.layers, self.state)
+        if self.state.view == "regime" and self.data.regime is not None:
+            return run_regime.status_of(self.data.regime, self.state.cursor)
+        if self.state.view == "collapse" and self.data.collapse is not None:
+            return run_collapse.status_of(self.data.collapse, self.state.cursor)
         if self.by_example:
             if self.state.focus in ("influence", "visits") and self.data.updates is not None:
                 return run_updates.status_of(self.data, self.data.updates, self.state)

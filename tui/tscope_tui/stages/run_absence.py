@@ -24,3 +24,8 @@ def absence(data: RunData, what: str, lacks: Sequence[str], command: str, *, loa
     if lacks:
         return (f"this trace cannot give {what}:", *lacks)
     return (f"no {what} {'are' if what.endswith('s') else 'is'} saved", "press a, or run:", command)
+
+
+def noted(told: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Return such lines as facts, for a pane of labels and texts."""
+    return tuple(("" if index else "none", text) for index, text in enumerate(told))

@@ -16,18 +16,31 @@ from tscope_tui.panes.chart import ChartPane
 from tscope_tui.panes.examples import ExamplesPane
 from tscope_tui.panes.heat import HeatPane
 from tscope_tui.panes.influence import InfluencePane
+from tscope_tui.panes.layermap import LayerMapPane
 from tscope_tui.panes.neighbours import NeighboursPane
 from tscope_tui.panes.relation import RelationPane
+from tscope_tui.panes.rows import RowsPane
 from tscope_tui.panes.spread import SpreadPane
 from tscope_tui.spans import Span
-from tscope_tui.stages import chrome, export
-from tscope_tui.stages.repro import BOOSTING, EFFECTIVE, KERNEL, UPDATES, repro
+from tscope_tui.stages import chrome, export, run_collapse, run_layers, run_regime
+from tscope_tui.stages.repro import (
+    BOOSTING,
+    COLLAPSE,
+    EFFECTIVE,
+    KERNEL,
+    LAYERS,
+    REGIME,
+    UPDATES,
+    repro,
+)
 from tscope_tui.stages.run_analysis import RunAnalysis, request_of
 from tscope_tui.stages.run_choices import REST, RunChoices
 
 # Frames a second while it plays: each is a few hundred bytes.
 _FRAMES = 10
 _PLAY_SECONDS = 10
+# Where the key of a view leads when it is pressed again.
+_AGAIN = {"kernel": "boosting", "layers": "regime", "regime": "collapse"}
 
 
 class RunActions(RunChoices):
@@ -136,7 +149,7 @@ class RunActions(RunChoices):
     def do_log_y(self) -> None:
         """Turn logarithmic values of the focused pane on or off."""
         name, pane = self._focused()
-        if not isinstance(pane, ChartPane):
+        if not isinstance(pane, ChartPane | LayerMapPane):
             self.host.say("this pane has no values to draw; tab to a chart")
             return
         self.state = replace(self.state, focus=name).toggled_log(pane.log_y)
@@ -166,9 +179,11 @@ class RunActions(RunChoices):
 
     def do_view(self, view: str) -> None:
         """Change the view."""
-        if view == "kernel" and self.state.view == "kernel":
-            view = "boosting"
-        self.show_view(view)
+        self.show_view(_AGAIN.get(self.state.view, view) if self._is_part_of(view) else view)
+
+    def _is_part_of(self, view: str) -> bool:
+        """Whether a view's key was pressed while it, or one that it leads to, is shown."""
+        return chrome.PARTS.get(self.state.view, self.state.view) == view
 
     def do_later(self, key: str) -> None:
         """Say what a view of a later version needs."""
@@ -241,7 +256,8 @@ class RunActions(RunChoices):
         """Copy the row at the cursor."""
         name, pane = self._focused()
         if isinstance(
-            pane, SpreadPane | HeatPane | RelationPane | InfluencePane | ExamplesPane | NeighboursPane
+            pane,
+            SpreadPane | HeatPane | RelationPane | InfluencePane | ExamplesPane | NeighboursPane | RowsPane,
         ):
             text = pane.at()
         else:
@@ -261,6 +277,9 @@ class RunActions(RunChoices):
             (KERNEL, data.kernel),
             (UPDATES, data.updates),
             (BOOSTING, data.boosting),
+            (LAYERS, data.layers),
+            (REGIME, data.regime),
+            (COLLAPSE, data.collapse),
         )
         shown = next((result for panes, result in results if name in panes), None)
         if any(name in panes for panes, _ in results):
@@ -274,10 +293,11 @@ class RunActions(RunChoices):
             has_accuracy=told is not None and bool(told.accuracy),
             options=options,
             band=(round(band[0]), round(band[1])),
-            step=pane.step if isinstance(pane, SpreadPane | RelationPane) else self.state.cursor,
+            step=pane.step if isinstance(pane, SpreadPane | RelationPane | RowsPane) else self.state.cursor,
             held=self.data.effective is None or self.data.effective.gap is not None,
             known=None if self.data.kernel is None else self.data.kernel.arrays,
             example=None if data.examples is None else (data.examples.probe, self.chosen_example()),
+            arrays=self._arrays(name),
         )
         if shown is not None:
             # Where there is no room for the pane of the method, its notes are read here.
@@ -285,6 +305,17 @@ class RunActions(RunChoices):
         self.host.show(
             f"reproduce: {name}", [(Span(line, "dim" if line.startswith("#") else "text"),) for line in lines]
         )
+
+    def _arrays(self, pane: str) -> tuple[str, ...]:
+        """Return the arrays that a pane of view 6 shows of its result."""
+        data, state = self.data, self.state
+        if pane in LAYERS and data.layers is not None:
+            return run_layers.arrays_of(data.layers, state, pane)
+        if pane in REGIME and data.regime is not None:
+            return run_regime.arrays_of(data.regime, state, pane)
+        if pane in COLLAPSE and data.collapse is not None:
+            return run_collapse.arrays_of(data.collapse, state, pane)
+        return ()
 
     def do_help(self) -> None:
         """Show the keys."""

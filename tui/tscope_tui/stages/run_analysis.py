@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tscope_tui.data import boosting, effective, kernel, updates
+from tscope_tui.data import boosting, collapse, effective, kernel, layers, regime, updates
 from tscope_tui.data.run import RunData
 from tscope_tui.jobs.analysis import Analysis
 from tscope_tui.stages.flags import flags
@@ -14,6 +14,15 @@ from tscope_tui.stages.host import Host
 from tscope_tui.stages.run_state import RunState
 from tscope_tui.stages.run_updates import traced_example
 
+# The metrics of the views that show one.
+_OF_VIEWS = {
+    "effective": effective.METRIC,
+    "kernel": kernel.METRIC,
+    "boosting": boosting.METRIC,
+    "layers": layers.METRIC,
+    "regime": regime.METRIC,
+    "collapse": collapse.METRIC,
+}
 # The panes of view 7 that another metric than `updates` fills.
 _OTHERS = {"neighbours": kernel.METRIC, "contribution": "telescoping", "examples": effective.METRIC}
 
@@ -23,9 +32,7 @@ def request_of(data: RunData, state: RunState, pane: str) -> tuple[str, list[str
 
     The options are those of the result that is shown, so that what grew is followed with the same.
     """
-    metric = {"effective": effective.METRIC, "kernel": kernel.METRIC, "boosting": boosting.METRIC}.get(
-        state.view
-    )
+    metric = _OF_VIEWS.get(state.view)
     if state.view in ("examples", "example"):
         metric = _OTHERS.get(pane, updates.METRIC)
     elif pane == "terms":
@@ -35,6 +42,9 @@ def request_of(data: RunData, state: RunState, pane: str) -> tuple[str, list[str
         kernel.METRIC: data.kernel,
         updates.METRIC: data.updates,
         boosting.METRIC: data.boosting,
+        layers.METRIC: data.layers,
+        regime.METRIC: data.regime,
+        collapse.METRIC: data.collapse,
     }
     if metric is None or metric not in results:
         replay = pane in ("layers", "contribution") or data.telescoping is not None
@@ -43,6 +53,9 @@ def request_of(data: RunData, state: RunState, pane: str) -> tuple[str, list[str
     options = {} if shown is None else dict(shown.options)
     if metric == kernel.METRIC and not options.get("matrix"):
         options["matrix"] = options.get("at") or "0,last"
+    if lacks_part(data, pane):
+        # The parts that were asked for leave out what the pane shows.
+        options["parts"] = None
     if metric == updates.METRIC and data.updates is not None:
         example = traced_example(data, data.updates, state)
         if state.view == "example" and example is not None and example not in data.updates.traced:
@@ -50,6 +63,16 @@ def request_of(data: RunData, state: RunState, pane: str) -> tuple[str, list[str
             both = sorted({example, *data.updates.traced.tolist()})
             options["influence"] = ",".join(map(str, both))
     return metric, [word for flag in flags(metric, options) for word in shlex.split(flag)]
+
+
+def lacks_part(data: RunData, pane: str) -> bool:
+    """Whether a pane is empty because the saved result is of some parts of the analysis only."""
+    if pane == "within":
+        return data.layers is not None and data.layers.singular is None
+    moved = data.regime
+    if moved is None or pane not in ("turned", "modes", "learning"):
+        return False
+    return not moved.count if pane != "turned" else "kernel_distance_train" not in moved.series
 
 
 class RunAnalysis:

@@ -11,7 +11,7 @@ from tscope_tui.panes.pane import Pane
 from tscope_tui.panes.relation import RelationPane
 from tscope_tui.plot import Series
 from tscope_tui.spans import Span
-from tscope_tui.stages.run_absence import absence
+from tscope_tui.stages.run_absence import absence, noted
 
 _OVER = "share of irregular examples"
 _TITLES = {"norms": "max ‖k(x)‖", "increase": "error of net over trees", "errors": "squared error"}
@@ -24,8 +24,7 @@ def boosting_panes(data: RunData, *, loaded: bool) -> dict[str, Pane]:
     if found is None or not found.share.size:
         told = _missing(data, loaded)
         charts = {name: RelationPane(name, title, _OVER, (), empty=told) for name, title in _TITLES.items()}
-        facts = tuple(("" if index else "none", text) for index, text in enumerate(told))
-        return {**charts, "against": FactsPane(facts, "against trees")}
+        return {**charts, "against": FactsPane(noted(told), "against trees")}
     return {
         "norms": RelationPane("norms", _TITLES["norms"], _OVER, _pair(found, "norm")),
         "increase": RelationPane(

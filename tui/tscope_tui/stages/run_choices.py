@@ -8,13 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
+from tscope_tui.data.collapse import LABELS as MEASURES
 from tscope_tui.data.entry import Entry
 from tscope_tui.data.kernel import ORDERS as KERNEL_ORDERS
 from tscope_tui.data.run import RunData
 from tscope_tui.layout import Rect
 from tscope_tui.panes.pane import Pane
 from tscope_tui.stages.host import Host
+from tscope_tui.stages.run_collapse import SHOWN as SPREADS
 from tscope_tui.stages.run_examples import chosen_of, order_of, orders_of, ranked
+from tscope_tui.stages.run_layers import quantity_of
+from tscope_tui.stages.run_regime import SHOWN as MODES
 from tscope_tui.stages.run_state import RunState
 
 # Seconds for which a choice or window must rest before rows are read for it.
@@ -26,6 +30,9 @@ _FIRST = {
     "effective": "parameters",
     "kernel": "kernel",
     "boosting": "norms",
+    "layers": "layer map",
+    "regime": "moved",
+    "collapse": "nc1",
     "examples": "examples",
     "example": "outputs",
 }
@@ -114,11 +121,26 @@ class RunChoices(ABC):
             most = max(0, self.data.updates.train.size - room)
             first = min(max(0, self.state.first_influence + direction), most)
             self.state = replace(self.state, first_influence=first)
+        elif self.state.view in ("layers", "regime", "collapse"):
+            self._choose_row(direction)
         elif self.by_example:
             self._choose_example(direction)
         elif self.state.view == "telescoping" and told is not None:
             self.state = self.state.other_example(direction, told.examples)
             self.reload(REST)
+
+    def _choose_row(self, direction: int) -> None:
+        """Choose the next layer, matrix or pair of what is shown, mode or measure; before the first mode come all."""
+        layers, regime = self.data.layers, self.data.regime
+        if self.state.view == "layers" and layers is not None:
+            kind = quantity_of(layers, self.state).kind
+            self.state = self.state.other_row(kind, direction, len(layers.rows[kind]))
+        elif self.state.view == "regime" and regime is not None and regime.count:
+            self.state = self.state.other_row("mode", direction, regime.count, least=-1)
+        elif self.state.view == "collapse" and self.data.collapse is not None:
+            self.state = self.state.other_row("measure", direction, len(MEASURES))
+        else:
+            self.host.say("nothing to choose from; see the pane")
 
     def _choose_example(self, direction: int) -> None:
         """Choose the next example of the list, in its order."""
@@ -162,14 +184,33 @@ class RunChoices(ABC):
         else:
             self.state = replace(self.state, difference=not self.state.difference)
 
-    def do_layer(self) -> None:
-        """Show the layers' shares of the next quantity of the kernel; after the last, its series again."""
+    def do_layer(self, direction: int = 1) -> None:
+        """Show the next quantity of a view that has several; after the last, the first again.
+
+        Those of the kernel are the layers' shares of it, and its series are the first.
+        """
+        if self.state.view in ("layers", "regime", "collapse"):
+            self._choose_quantity(direction)
+            return
         found = self.data.kernel
         if self.state.view != "kernel" or found is None or not found.shares:
-            self.host.say("no layers of the kernel are known; view 4 shows them")
+            self.host.say("no layers of the kernel are known; views 4 and 6 have quantities to choose from")
             return
-        place = (self.state.kernel_share + 1) % (len(found.shares) + 1)
+        place = (self.state.kernel_share + direction) % (len(found.shares) + 1)
         self.state = replace(self.state, kernel_share=place)
+
+    def _choose_quantity(self, direction: int) -> None:
+        """Show the next quantity of the layers or modes, or what NC1 is the ratio of."""
+        data, view = self.data, self.state.view
+        counts = {
+            "layers": 0 if data.layers is None else len(data.layers.quantities),
+            "regime": 0 if data.regime is None else sum(name in data.regime.modes for name in MODES),
+            "collapse": 0 if data.collapse is None else len(SPREADS),
+        }
+        if counts[view] < 2:
+            self.host.say("there is no other quantity; see the pane")
+            return
+        self.state = self.state.other_quantity(direction, counts[view])
 
     def do_drill(self) -> None:
         """Go to the example of the chosen pair's row, if it is of the probe set."""

@@ -14,7 +14,7 @@ from tscope_tui.panes.pane import Pane
 from tscope_tui.panes.spread import SpreadPane
 from tscope_tui.plot import Dash, Series, compact
 from tscope_tui.spans import Span
-from tscope_tui.stages.run_absence import absence
+from tscope_tui.stages.run_absence import absence, noted
 from tscope_tui.stages.run_state import RunState
 
 _DASHES: dict[str, Dash] = {"train": "solid", "test": "dash"}
@@ -91,5 +91,5 @@ def _gap(data: RunData, loaded: bool) -> ChartPane:
 def _method(data: RunData, loaded: bool) -> tuple[tuple[str, str], ...]:
     found = data.effective
     if found is None:
-        return tuple(("" if index else "none", text) for index, text in enumerate(_missing(data, loaded)))
+        return noted(_missing(data, loaded))
     return (*found.facts, *(("note", note) for note in found.notes))

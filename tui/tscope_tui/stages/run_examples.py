@@ -257,10 +257,10 @@ def _contribution(data: RunData, state: RunState, loaded: bool) -> LayerMapPane:
         lacks = ("an ensemble of trees has none",) if data.trees else ()
         empty = absence(data, "contributions of layers", lacks, _telescoping(data), loaded=loaded)
         return LayerMapPane((), _NOTHING, np.zeros((0, 0)), empty=empty)
-    if told.own is not None:
-        of = f"example {told.choice.example}"
-        return LayerMapPane(told.layers, told.contribution_step, told.own, state.first_layer, of)
-    return LayerMapPane(told.layers, told.contribution_step, told.contribution, state.first_layer)
+    of = "all examples" if told.own is None else f"example {told.choice.example}"
+    values = told.contribution if told.own is None else told.own
+    title = f"‖JΔθ‖ by layer and step, {of}"
+    return LayerMapPane(told.layers, told.contribution_step, values, state.first_layer, title)
 
 
 def _neighbours(data: RunData, state: RunState, chosen: int, loaded: bool) -> NeighboursPane:

@@ -17,7 +17,7 @@ from tscope_tui.panes.relation import RelationPane
 from tscope_tui.panes.spectrum import spectrum_pane
 from tscope_tui.plot import DASHES, Dash, Series, compact
 from tscope_tui.spans import Span
-from tscope_tui.stages.run_absence import absence
+from tscope_tui.stages.run_absence import absence, noted
 from tscope_tui.stages.run_state import RunState
 
 # Layers whose curves are told apart in one chart.
@@ -180,5 +180,5 @@ def _largest(found: Kernel, quantity: str, row: int) -> str:
 def _method(data: RunData, loaded: bool) -> tuple[tuple[str, str], ...]:
     found = data.kernel
     if found is None:
-        return tuple(("" if index else "none", text) for index, text in enumerate(_missing(data, loaded)))
+        return noted(_missing(data, loaded))
     return (*found.facts, *(("note", note) for note in found.notes))

@@ -18,8 +18,11 @@ from tscope_tui.panes.traces import TracesPane
 from tscope_tui.plot import Dash, Series
 from tscope_tui.stages import run_examples
 from tscope_tui.stages.run_boosting import boosting_panes
+from tscope_tui.stages.run_collapse import collapse_panes
 from tscope_tui.stages.run_effective import effective_panes
 from tscope_tui.stages.run_kernel import kernel_panes
+from tscope_tui.stages.run_layers import layers_panes
+from tscope_tui.stages.run_regime import regime_panes
 from tscope_tui.stages.run_state import RunState
 
 # One dash and one colour for each of the three, in every pane.
@@ -51,6 +54,9 @@ def panes_of(
         **effective_panes(data, loaded=loaded),
         **kernel_panes(data, state, loaded=loaded),
         **boosting_panes(data, loaded=loaded),
+        **layers_panes(data, state, loaded=loaded),
+        **regime_panes(data, state, loaded=loaded),
+        **collapse_panes(data, state, loaded=loaded),
         **run_examples.panes_of(data, state, loaded=loaded),
         "traces": TracesPane(tuple(siblings), selected=side, compact=True),
         "recorded": FactsPane(_facts(data)),

@@ -17,7 +17,8 @@ class RunState:
     """The shared cursor, the steps in sight, and the choices of each pane.
 
     Attributes:
-        view: overview, telescoping, effective, kernel, boosting, examples or example.
+        view: overview, telescoping, effective, kernel, boosting, layers, regime, collapse, examples or
+            example.
         focus: The pane with the focus.
         maximised: It has the whole room.
         cursor: The step of the scrubber.
@@ -39,6 +40,8 @@ class RunState:
         kernel_order: How the kernel's points are ordered.
         kernel_share: Which of the quantities that layers share in is shown, counted from 1; 0 for none.
         difference: The kernel is shown less the first one.
+        quantities: Which of its quantities a view shows, by the view's name, counted from 0.
+        rows: Which row is chosen, by what the rows are: layer, matrix, pair or mode, counted from 0.
     """
 
     view: str = "overview"
@@ -63,6 +66,8 @@ class RunState:
     kernel_order: Order = "label"
     kernel_share: int = 0
     difference: bool = False
+    quantities: Mapping[str, int] = field(default_factory=dict)
+    rows: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def new(self) -> int:
@@ -177,3 +182,13 @@ class RunState:
             for at, by in zip(self.pair, (rows, columns), strict=True)
         )
         return replace(self, pair=(row, column))
+
+    def other_quantity(self, direction: int, count: int) -> RunState:
+        """Show the next of a view's quantities; after the last, the first again."""
+        place = (self.quantities.get(self.view, 0) + direction) % count
+        return replace(self, quantities={**self.quantities, self.view: place})
+
+    def other_row(self, of: str, direction: int, count: int, *, least: int = 0) -> RunState:
+        """Choose the next row; it ends at the last, and at the first or, with `least` = −1, at none."""
+        place = min(max(least, self.rows.get(of, least) + direction), max(0, count - 1))
+        return replace(self, rows={**self.rows, of: place})
