@@ -192,3 +192,11 @@ class RunState:
         """Choose the next row; it ends at the last, and at the first or, with `least` = −1, at none."""
         place = min(max(least, self.rows.get(of, least) + direction), max(0, count - 1))
         return replace(self, rows={**self.rows, of: place})
+
+    def at_row(self, of: str, place: int) -> RunState:
+        """Choose a row."""
+        return replace(self, rows={**self.rows, of: place})
+
+    def without_row(self, of: str) -> RunState:
+        """Choose no row, so that the view's own choice is shown."""
+        return replace(self, rows={name: place for name, place in self.rows.items() if name != of})
