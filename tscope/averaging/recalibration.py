@@ -96,11 +96,14 @@ class Recalibration:
                     f"a batch of one example has one value for each channel of BatchNorm {mean!r}: it has no "
                     "variance; take more training examples"
                 )
-            axes = [axis for axis in range(x.dim()) if axis != 1]
-            self._found.setdefault(mean, []).append(x.mean(axes))
-            self._found.setdefault(variance, []).append(x.var(axes, correction=1))
             weight, bias, eps = given.get("weight"), given.get("bias"), given["eps"]
-            normalised = torch.nn.functional.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
+            # With momentum 1 the kernel leaves the batch's own statistics: `x.var` takes thrice its time.
+            own, spread = x.new_zeros(x.shape[1]), x.new_ones(x.shape[1])
+            normalised = torch.nn.functional.batch_norm(
+                x, own, spread, weight, bias, training=True, momentum=1.0, eps=eps
+            )
+            self._found.setdefault(mean, []).append(own)
+            self._found.setdefault(variance, []).append(spread)
             if node.target in _WHOLE:
                 return normalised
             return normalised, x.new_empty(0), x.new_empty(0)
