@@ -52,6 +52,7 @@ def tables(result: Result) -> list[tuple[str, list[str]]]:
     index, closed = (result.arrays.get(name) for name in ("index", "half_step_closed"))
     columns = {
         "target s": result.arrays["target"].data,
+        "D": result.arrays["frequency"].data,
         "start": strength[0],
         "end": strength[-1],
         "Λ/s": None if index is None else index.data[0],
@@ -77,7 +78,11 @@ def reading(result: Result) -> tuple[str, ...]:
             f"their size, and the kernel by {significant(kernel, 3)} of its own: a lazy run moves its kernel "
             "little."
         )
-    off = result.scalars.get("closed_off")
+    off, guided = (result.scalars.get(name) for name in ("closed_off", "unbalanced_off"))
     if isinstance(off, float) and np.isfinite(off):
         lines.append(f"The modes follow their closed forms up to {significant(off, 2)} of their targets.")
+    if isinstance(guided, float) and np.isfinite(guided):
+        lines.append(
+            f"They follow the form of their own imbalance Λ up to {significant(guided, 2)} of their targets."
+        )
     return tuple(lines)

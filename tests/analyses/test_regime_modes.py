@@ -22,31 +22,32 @@ def flow(a: float, b: float, s: float, end: float, count: int = 200_000) -> floa
 def test_balanced_and_unbalanced_forms_are_the_flow_of_two_factors():
     s = np.array([2.0, 2.0])
     a, b = np.array([0.3, 2.0]), np.array([0.3, 0.1])
-    found = unbalanced(s, a * b, a**2 - b**2, TIME)
+    found = unbalanced(s, a * b, a**2 - b**2, TIME, np.ones(2))
     for mode in range(2):
         assert found[10, mode] == pytest.approx(flow(a[mode], b[mode], 2.0, TIME[10]), rel=1e-4)
-    np.testing.assert_allclose(balanced(s, a * b, TIME)[:, 0], found[:, 0], atol=1e-8)
+    np.testing.assert_allclose(balanced(s, a * b, TIME, np.ones(2))[:, 0], found[:, 0], atol=1e-8)
     # A large Λ is faster: the lazy regime is s + (c_0 − s)e^(−|Λ|t) where Λ ≫ s.
-    lazy = unbalanced(np.array([1.0]), np.array([0.0]), np.array([100.0]), TIME / 100)
+    lazy = unbalanced(np.array([1.0]), np.array([0.0]), np.array([100.0]), TIME / 100, np.ones(1))
     np.testing.assert_allclose(lazy[:, 0], 1 - np.exp(-TIME), atol=2e-3)
 
 
 def test_a_single_layer_decays_at_one_rate():
-    found = single(np.array([2.0, 1.0]), np.array([0.5, -1.0]), TIME)
+    found = single(np.array([2.0, 1.0]), np.array([0.5, -1.0]), TIME, np.array([1.0, 0.25]))
     np.testing.assert_allclose(found[0], [0.5, -1.0])
-    np.testing.assert_allclose(np.diff(np.log(np.abs(found - [2.0, 1.0])), axis=0), -0.1, rtol=1e-10)
+    rates = np.diff(np.log(np.abs(found - [2.0, 1.0])), axis=0)
+    np.testing.assert_allclose(rates, np.tile([-0.1, -0.025], (30, 1)), rtol=1e-10)
 
 
 def test_a_mode_is_halfway_at_its_half_time():
-    s, start = np.array([4.0, 1.0, 0.3]), np.array([1e-3, 0.2, 1e-6])
-    half = half_time(s, start)
+    s, start, D = np.array([4.0, 1.0, 0.3]), np.array([1e-3, 0.2, 1e-6]), np.array([1.0, 0.1, 3.0])
+    half = half_time(s, start, D)
     for mode, at in enumerate(half):
-        assert balanced(s, start, np.array([at]))[0, mode] == pytest.approx(s[mode] / 2, rel=1e-12)
-    assert np.isnan(half_time(np.array([1.0, 1.0]), np.array([0.7, -0.1]))).all()
+        assert balanced(s, start, np.array([at]), D)[0, mode] == pytest.approx(s[mode] / 2, rel=1e-12)
+    assert np.isnan(half_time(np.array([1.0, 1.0]), np.array([0.7, -0.1]), np.ones(2))).all()
 
 
 def test_a_mode_that_does_not_grow_has_no_closed_form():
-    found = balanced(np.array([1.0, 1.0, 1.0]), np.array([-0.1, 0.0, 1.5]), TIME)
+    found = balanced(np.array([1.0, 1.0, 1.0]), np.array([-0.1, 0.0, 1.5]), TIME, np.ones(3))
     assert np.isnan(found).all()
 
 

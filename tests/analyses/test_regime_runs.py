@@ -187,7 +187,7 @@ def test_one_layer_and_inputs_that_are_not_whitened(tmp_path):
     optimizer = optim.SGD(module.parameters(), lr=0.01)
     trace = train(tmp_path / "raw.zarr", module, optimizer, [(x, y)] * 20, nn.functional.mse_loss)
     assert any(
-        note.startswith("the inputs are not whitened") for note in analysed(trace, parts="modes").notes
+        note.startswith("the inputs correlate the modes") for note in analysed(trace, parts="modes").notes
     )
 
 

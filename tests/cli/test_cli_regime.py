@@ -26,13 +26,10 @@ def test_movements_and_modes_are_told(tscope: Runner, run: Trace) -> None:
     lines = outcome.out.splitlines()
     assert lines[1].split()[:4] == ["step", "parameters", "kernel", "features"]
     start = lines.index("modes")
-    heads = ["mode", "target", "s", "start", "end", "Λ/s", "half", "at", "step", "closed", "form"]
+    heads = ["mode", "target", "s", "D", "start", "end", "Λ/s", "half", "at", "step", "closed", "form"]
     assert lines[start + 1].split() == heads
-    assert [line.split()[:2] for line in lines[start + 2 : start + 5]] == [
-        ["0", "4.000"],
-        ["1", "2.000"],
-        ["2", "1.000"],
-    ]
+    rows = [[float(word) for word in line.split()[:3]] for line in lines[start + 2 : start + 5]]
+    assert rows == [[0, 4, 1], [1, 2, 1], [2, 1, 1]]
     words = " ".join(outcome.out.split())
     assert "modes of the network and their closed forms" in words
     assert "The modes follow their closed forms up to 0.0" in words

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_WHITE = 0.05  # of the identity's size, off which inputs count as not whitened
+_BLOCK = 4096  # rows of batches at once
+_MIXED = 0.05  # of a mode's frequency, above which the inputs count as correlating it with others
 
 
 def analyse(trace: Trace, options: Options, watch: Watch) -> Result:
@@ -112,7 +113,16 @@ class _Analysis:
         inputs = taken(trace, ExampleInputs(trace), numbers, torch.float64)
         _, theta, _ = next(Replay(trace, dtype=torch.float64).rows(0, 1))
         check_chain(chain, trace.program().to(torch.float64), theta, inputs)
-        return Modes(chain, inputs[0], self.loss.labels[known])
+        return Modes(chain, inputs[0], self.loss.labels[known], self._visits()[known])
+
+    def _visits(self) -> Tensor:
+        """Return how often each training example was in a batch (example,); equal ones are held once."""
+        reader, rows = self.trace.reader, self.trace.rows
+        found = np.zeros(reader.arrays()["examples/hash"].shape[0], np.int64)
+        for start in range(1, rows, _BLOCK):
+            batches = reader.read("batch/example", start, min(start + _BLOCK, rows))
+            found += np.bincount(batches[batches >= 0], minlength=len(found))
+        return torch.from_numpy(found).double()
 
     def _walk(self, features: Features | None, modes: Modes | None) -> None:
         """Walk θ: parameters, features, modes; up to where it stops being finite."""
@@ -177,9 +187,15 @@ class _Analysis:
         strength, target = np.stack(modes.strength), modes.target
         steps = self.trace.steps[self.rows].astype(np.float64)
         self.arrays["target"] = Array(("mode",), target)
+        self.arrays["frequency"] = Array(("mode",), modes.frequency)
         self.arrays["strength"] = Array(("step", "mode"), strength)
         self.arrays["half_step"] = Array(("mode",), crossing(steps, strength, target / 2))
-        self.scalars |= {"depth": len(modes.chain.names), "modes": len(target), "whiteness": modes.whiteness}
+        self.scalars |= {
+            "depth": len(modes.chain.names),
+            "modes": len(target),
+            "whiteness": modes.whiteness,
+            "mixing": modes.mixing,
+        }
         self.provenance["chain"] = [clean(name) for name in modes.chain.names]
         if modes.imbalance:
             index = np.stack(modes.imbalance) / target
@@ -189,25 +205,25 @@ class _Analysis:
         if reason:
             self.remarks.append(f"no closed forms: {reason}")
             return
-        if modes.whiteness > _WHITE:
+        if modes.mixing > _MIXED:
             self.remarks.append(
-                f"the inputs are not whitened (XᵀX/n is off the identity by {modes.whiteness:.2g} of its "
-                "size): the closed forms are those of whitened inputs"
+                f"the inputs correlate the modes (XᵀX/n takes one off itself by {modes.mixing:.2g} of its "
+                "frequency): the closed forms are those of modes that learn apart, as of whitened inputs"
             )
         time, all_times = self._times()
         self.arrays["time"] = Array(("step",), time)
         if len(modes.chain.names) == 1:
-            closed = single(target, strength[0], time)
+            closed = single(target, strength[0], time, modes.frequency)
         else:
-            closed = balanced(target, strength[0], time)
-            half = half_time(target, strength[0])
+            closed = balanced(target, strength[0], time, modes.frequency)
+            half = half_time(target, strength[0], modes.frequency)
             at = np.interp(half, all_times, self.trace.steps, left=np.nan, right=np.nan)
             self.arrays["half_step_closed"] = Array(("mode",), at)
-            guided = unbalanced(target, strength[0], modes.imbalance[0], time)
+            guided = unbalanced(target, strength[0], modes.imbalance[0], time, modes.frequency)
             self.arrays["strength_unbalanced"] = Array(("step", "mode"), guided)
+            self.scalars["unbalanced_off"] = _off(strength, guided, target)
         self.arrays["strength_closed"] = Array(("step", "mode"), closed)
-        off = np.abs(strength - closed) / target
-        self.scalars["closed_off"] = float(np.nanmax(off)) if np.isfinite(off).any() else math.nan
+        self.scalars["closed_off"] = _off(strength, closed, target)
 
     def _times(self) -> tuple[Values, Values]:
         """Return t = c·Σ γ of every row taken, and of all: the loss is c·½‖Σ − W‖² but for a constant."""
@@ -245,6 +261,12 @@ def _relative(values: Tensor, start: Tensor) -> float:
     """Return ‖x − x_0‖/‖x_0‖; NaN where x_0 is zero."""
     size = float(start.norm())
     return float((values - start).norm()) / size if size > 0 else math.nan
+
+
+def _off(strength: Values, closed: Values, target: Values) -> float:
+    """Return the largest |strength − closed form| of its target; NaN without a closed form."""
+    off = np.abs(strength - closed) / target
+    return float(np.nanmax(off)) if np.isfinite(off).any() else math.nan
 
 
 def _cast(values: Tensors, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """Singular modes of a linear network along gradient descent, and what theory says of them [Nam25].
 
-The loss is ½‖Y − XWᵀ‖² up to a factor, with whitened inputs: Σ = YᵀX/n = U S Vᵀ splits the dynamics into
-modes.
+The loss is ½‖Y − XWᵀ‖² up to a factor. Σ = YᵀX/n = U diag(σ) Vᵀ splits the dynamics into modes if the inputs
+do not correlate them, XᵀX/n v_k = D_k v_k: then each has a target s_k = σ_k/D_k of its own, and a rate
+that grows with its frequency D_k. Whitened inputs have D_k = 1 and s_k = σ_k.
 """
 
 from __future__ import annotations
@@ -37,10 +38,13 @@ class Modes:
         chain: The network.
         inputs: X (example, input), float64.
         labels: Y (example, output), float64.
+        visits: How often each example was trained on (example,): its weight in means over examples.
 
     Attributes:
-        target: s_k, the singular values of YᵀX/n (mode,).
+        frequency: D_k = v_kᵀ XᵀX v_k/n (mode,).
+        target: s_k = σ_k/D_k, in the order of the singular values σ_k of YᵀX/n (mode,).
         whiteness: ‖XᵀX/n − I‖_F/√d: 0 for whitened inputs.
+        mixing: The largest ‖XᵀX/n v_k − D_k v_k‖/D_k: 0 where modes are independent of each other.
         strength: u_kᵀ W v_k at every row.
         imbalance: Λ_k = ‖W_2ᵀu_k‖² − ‖W_1 v_k‖² at every row, of two layers.
     """
@@ -48,18 +52,24 @@ class Modes:
     chain: Chain
     inputs: Tensor
     labels: Tensor
+    visits: Tensor
     strength: list[Values] = field(default_factory=list)
     imbalance: list[Values] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        count, width = self.inputs.shape
-        U, S, Vh = torch.linalg.svd(self.labels.T @ self.inputs / count, full_matrices=False)
+        width = self.inputs.shape[1]
+        weighted = self.inputs * (self.visits / self.visits.sum())[:, None]
+        U, S, Vh = torch.linalg.svd(self.labels.T @ weighted, full_matrices=False)
         kept = int((S[:_MOST] > _SMALLEST * S[0]).sum())
         if not kept:
             raise AnalysisError("the labels do not depend linearly on the inputs: there is no mode to follow")
-        self.target: Values = S[:kept].numpy()
         self._left, self._right = U[:, :kept], Vh[:kept].T
-        covariance = self.inputs.T @ self.inputs / count
+        covariance = self.inputs.T @ weighted
+        carried = covariance @ self._right
+        frequency = (self._right * carried).sum(0)
+        self.mixing = float(((carried - frequency * self._right).norm(dim=0) / frequency).max())
+        self.frequency: Values = frequency.numpy()
+        self.target: Values = S[:kept].numpy() / self.frequency
         self.whiteness = float((covariance - torch.eye(width, dtype=torch.float64)).norm()) / math.sqrt(width)
 
     def add(self, theta: Mapping[str, Tensor]) -> None:
@@ -72,8 +82,8 @@ class Modes:
             self.imbalance.append((above.square().sum(0) - below.square().sum(0)).numpy())
 
 
-def balanced(target: Values, start: Values, time: Values) -> Values:
-    """Return s e^(2st)/(e^(2st) − 1 + s/u_0) (time, mode): two layers, balanced and aligned [Nam25].
+def balanced(target: Values, start: Values, time: Values, frequency: Values) -> Values:
+    """Return s e^(2sDt)/(e^(2sDt) − 1 + s/u_0) (time, mode): two layers, balanced and aligned [Nam25].
 
     NaN where the start is not between 0 and s: the mode then does not grow from where it is.
 
@@ -81,20 +91,21 @@ def balanced(target: Values, start: Values, time: Values) -> Values:
         target: s (mode,).
         start: u_0 (mode,).
         time: (time,)
+        frequency: D (mode,).
     """
     known = (start > 0) & (start <= target)
-    decay = np.exp(-2 * np.multiply.outer(time, target))
+    decay = np.exp(-2 * np.multiply.outer(time, target * frequency))
     ratio = target / np.where(known, start, target)
     return np.where(known, target / (1 + (ratio - 1) * decay), np.nan)
 
 
-def single(target: Values, start: Values, time: Values) -> Values:
-    """Return s + (u_0 − s)e^(−t) (time, mode): one layer, all modes of whitened inputs at one rate."""
-    return np.asarray(target + (start - target) * np.exp(-time)[:, None])
+def single(target: Values, start: Values, time: Values, frequency: Values) -> Values:
+    """Return s + (u_0 − s)e^(−Dt) (time, mode): one layer, all modes of whitened inputs at one rate."""
+    return np.asarray(target + (start - target) * np.exp(-np.multiply.outer(time, frequency)))
 
 
-def unbalanced(target: Values, start: Values, imbalance: Values, time: Values) -> Values:
-    """Return c of ċ = √(Λ² + 4c²)(s − c) from u_0 at every time (time, mode): two layers, aligned [Nam25].
+def unbalanced(target: Values, start: Values, imbalance: Values, time: Values, frequency: Values) -> Values:
+    """Return c of ċ = √(Λ² + 4c²)(s − c)D from u_0 at every time (time, mode): two layers, aligned [Nam25].
 
     Runge-Kutta of order 4, in steps of a fiftieth of the fastest mode's time: exact to 1e-8 or so. Λ = 0
     gives `balanced`.
@@ -104,12 +115,14 @@ def unbalanced(target: Values, start: Values, imbalance: Values, time: Values) -
         start: u_0 (mode,).
         imbalance: Λ (mode,).
         time: Increasing (time,).
+        frequency: D (mode,).
     """
 
     def slope(c: Values) -> Values:
-        return np.sqrt(imbalance**2 + 4 * c**2) * (target - c)
+        return np.sqrt(imbalance**2 + 4 * c**2) * (target - c) * frequency
 
-    fastest = float((np.sqrt(imbalance**2 + 4 * np.maximum(np.abs(start), target) ** 2)).max())
+    largest = np.maximum(np.abs(start), target)
+    fastest = float((np.sqrt(imbalance**2 + 4 * largest**2) * frequency).max())
     found, c = [start], start
     for span in np.diff(time):
         count = max(1, math.ceil(float(span) * fastest / _STEP))
@@ -123,11 +136,11 @@ def unbalanced(target: Values, start: Values, imbalance: Values, time: Values) -
     return np.stack(found)
 
 
-def half_time(target: Values, start: Values) -> Values:
-    """Return ln(s/u_0 − 1)/(2s) (mode,), when a balanced mode is halfway; NaN where it starts beyond."""
+def half_time(target: Values, start: Values, frequency: Values) -> Values:
+    """Return ln(s/u_0 − 1)/(2sD) (mode,), when a balanced mode is halfway; NaN where it starts beyond."""
     known = (start > 0) & (start < target / 2)
     ratio = target / np.where(known, start, target / 3)
-    return np.where(known, np.log(ratio - 1) / (2 * target), np.nan)
+    return np.where(known, np.log(ratio - 1) / (2 * target * frequency), np.nan)
 
 
 def crossing(axis: Values, strength: Values, level: Values) -> Values:
