@@ -14,6 +14,7 @@ from tscope_tui.panes.heat import ASCII_SHADES, LEVELS, SHADES
 from tscope_tui.panes.pane import Draw
 from tscope_tui.plot import compact
 from tscope_tui.spans import Line, Span, pad, tail, wrap
+from tscope_tui.spans import cells as cells_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,9 @@ class LayerMapPane:
         hidden = len(self.layers) - len(shown)
         more = f"j/k: {hidden} more {self.of}s, " if hidden > 0 else ""
         ends = [compact(10**end if log else end, 2) for end in (low, high)]
-        foot = f"{more}{ends[0]} {shades.strip()} {ends[1]}" if finite.size else "no value in sight"
+        scale = f"{ends[0]} {shades.strip()} {ends[1]}" if finite.size else "no value in sight"
+        both = f"{more}{scale}"
+        foot = both if cells_of(both) + 3 <= inner else more.removesuffix(", ") or scale
         return box(title, lines, width, height, look, focused=draw.focused, foot=foot)
 
     def _cells(
@@ -109,7 +112,9 @@ class LayerMapPane:
 
     def table(self) -> Table:
         """Return one row a step, a column a layer."""
-        columns: dict[str, list[Value]] = {"step": self.step.tolist()}
+        columns: dict[str, list[Value]] = {
+            "step": [int(step) if step == int(step) else step for step in self.step.tolist()]
+        }
         for index, name in enumerate(self.layers):
             columns[name] = self.values[:, index].tolist()
         return Table(self.name, columns)
