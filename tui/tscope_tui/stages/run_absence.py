@@ -7,6 +7,18 @@ from collections.abc import Sequence
 from tscope_tui.data.run import RunData
 
 
+def unread(data: RunData, *, loaded: bool = True) -> tuple[str, ...]:
+    """Return why it is not known what there is: what cannot be read, or that it is being read; else nothing.
+
+    Args:
+        data: The run.
+        loaded: Whether what is read after the curves has been looked for.
+    """
+    if data.problems:
+        return data.problems
+    return () if loaded and data.steps is not None else ("reading …",)
+
+
 def absence(data: RunData, what: str, lacks: Sequence[str], command: str, *, loaded: bool) -> tuple[str, ...]:
     """Return the lines that an empty pane shows.
 
@@ -17,10 +29,9 @@ def absence(data: RunData, what: str, lacks: Sequence[str], command: str, *, loa
         command: What computes it.
         loaded: Whether saved results have been looked for.
     """
-    if data.problems:
-        return data.problems
-    if not loaded or data.steps is None:
-        return ("reading …",)
+    waiting = unread(data, loaded=loaded)
+    if waiting:
+        return waiting
     if lacks:
         return (f"this trace cannot give {what}:", *lacks)
     return (f"no {what} {'are' if what.endswith('s') else 'is'} saved", "press a, or run:", command)

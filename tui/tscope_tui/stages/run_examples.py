@@ -22,7 +22,7 @@ from tscope_tui.panes.pane import Pane
 from tscope_tui.panes.picture import PicturePane
 from tscope_tui.plot import DASHES, Series, compact
 from tscope_tui.spans import Span
-from tscope_tui.stages.run_absence import absence
+from tscope_tui.stages.run_absence import absence, unread
 from tscope_tui.stages.run_kernel import analyse_text as kernel_text
 from tscope_tui.stages.run_state import RunState
 
@@ -170,11 +170,7 @@ def status_of(data: RunData, state: RunState) -> list[Span]:
 
 
 def _missing(data: RunData, loaded: bool) -> tuple[str, ...]:
-    if data.problems:
-        return data.problems
-    if not loaded or data.steps is None:
-        return ("reading …",)
-    return (
+    return unread(data, loaded=loaded) or (
         "no outputs of single examples were recorded, and none are saved",
         "record with a probe set (`tscope record --probe FILE.npz`), or run:",
         f"{_telescoping(data)} --probe FILE.npz",
