@@ -14,8 +14,9 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,6 +106,35 @@ def once(done: Path, identity: dict[str, object], measure: Callable[[], dict[str
     return kept
 
 
+class Problem(Protocol):
+    """Runs that belong together, measured as one."""
+
+    @property
+    def name(self) -> str:
+        """Of its files in the study's folder."""
+        ...
+
+    def identity(self) -> dict[str, object]:
+        """Return what finished results must agree in to be of the same problem."""
+        ...
+
+
+P = TypeVar("P", bound=Problem)
+
+
+def solve(
+    problems: Sequence[P], measure: Callable[[P, Path], dict[str, object]], folder: Path, jobs: int
+) -> list[tuple[P, dict[str, Any]]]:
+    """Measure each problem that is not done yet, `jobs` at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def one(problem: P) -> dict[str, Any]:
+        return once(folder / f"{problem.name}.json", problem.identity(), partial(measure, problem, folder))
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return list(zip(problems, pool.map(one, problems), strict=True))
+
+
 def _follow(run: Run, folder: Path) -> Curves:
     done = folder / f"{run.name}.json"
     kept = once(done, run.identity(), lambda: _measure(run, folder))
@@ -138,15 +168,15 @@ def _measure(run: Run, folder: Path) -> dict[str, object]:
 
 
 def tscope(name: str, arguments: list[str]) -> str:
-    """Run tscope with one thread of torch, and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tscope_cli", *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    """Run tscope, and return what it prints."""
+    return call(name, f"tscope {arguments[0]}", [sys.executable, "-m", "tscope_cli", *arguments])
+
+
+def call(name: str, what: str, command: list[str]) -> str:
+    """Run a command with one thread of torch, and return what it prints; a failure ends the study."""
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     if done.returncode != 0:
-        raise SystemExit(f"{name}: tscope {arguments[0]} failed ({done.returncode}):\n{done.stderr}")
+        raise SystemExit(f"{name}: {what} failed ({done.returncode}):\n{done.stderr}")
     return done.stdout
 
 

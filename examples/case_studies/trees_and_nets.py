@@ -15,11 +15,8 @@ Source: Jeffares, Curth & van der Schaar, "Deep Learning Through A Telescoping L
 
 import csv
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -30,7 +27,7 @@ import numpy as np
 from arguments import parse_study, study_parser
 from figure import TEST, TRAIN, band, grid, save
 from numpy.typing import NDArray
-from study import DOCS, HERE, code_hash, once, renew_table, tscope, write_csv
+from study import DOCS, HERE, call, code_hash, renew_table, solve, tscope, write_csv
 from tabular import FILES, load_split
 
 PAGE = "trees-and-networks.md"
@@ -122,11 +119,7 @@ def search(problem: Problem, model: Model, folder: Path) -> tuple[float, Argumen
     for words in model.candidates():
         log = folder / f"{problem.name}-{model.name}.log.csv"
         command = [*train(problem, model, words), model.length, str(model.most), "--log", str(log)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
-        if done.returncode != 0:
-            raise SystemExit(f"{problem.name}: {model.script} failed ({done.returncode}):\n{done.stderr}")
+        call(problem.name, model.script, command)
         with log.open() as file:
             errors = [float(row["validation_mse"]) for row in csv.DictReader(file)]
         finite = [error if np.isfinite(error) else np.inf for error in errors]
@@ -157,18 +150,6 @@ def measure(problem: Problem, folder: Path) -> dict[str, object]:
         series = {name: result["arrays"][name]["data"] for name in ("share", *SERIES)}
         results[score] = {"series": series, "scalars": result["scalars"]}
     return {"chosen": chosen, "results": results}
-
-
-def follow(problems: Sequence[Problem], folder: Path, jobs: int) -> Found:
-    """Measure each problem that is not done yet, `jobs` at a time."""
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def one(problem: Problem) -> dict[str, Any]:
-        done = folder / f"{problem.name}.json"
-        return once(done, problem.identity(), partial(measure, problem, folder))
-
-    with ThreadPoolExecutor(jobs) as pool:
-        return list(zip(problems, pool.map(one, problems), strict=True))
 
 
 def over_seeds(found: Found, data: str, split: str, score: str, name: str) -> NDArray[np.float64]:
@@ -247,7 +228,7 @@ def main() -> None:
         for seed in range(args.seeds)
         for data, split in product(args.data, SPLITS)
     ]
-    found = follow(problems, args.out, args.jobs)
+    found = solve(problems, measure, args.out, args.jobs)
     places = [args.out, DOCS] if args.docs else [args.out]
     columns = ("table", "split", "irregular_by", "seed", "share", *SERIES)
     for place in places:
