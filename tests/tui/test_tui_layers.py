@@ -18,7 +18,7 @@ from tscope_tui.panes.box import Look
 from tscope_tui.panes.layermap import LayerMapPane
 from tscope_tui.panes.pane import Draw
 from tscope_tui.panes.rows import RowsPane
-from tscope_tui.spans import cells, plain, tail
+from tscope_tui.spans import cells, plain, shortened
 from tscope_tui.stages.flags import _OPTIONS
 
 import tscope
@@ -101,17 +101,22 @@ def test_names_are_shortened_to_where_they_differ():
 
 
 @pytest.mark.parametrize(
-    ("text", "width", "expected"),
+    ("name", "width", "expected"),
     [
         ("abcdef", 6, "abcdef"),
         ("abcdef", 4, "…def"),
         ("abcdef", 1, "…"),
         ("abcdef", 0, ""),
         ("層層ab", 4, "…ab"),
+        ("blocks.0.attention.qkv", 22, "blocks.0.attention.qkv"),
+        ("blocks.0.attention.qkv", 20, "b.0.attention.qkv"),
+        ("blocks.0.attention.qkv", 16, "b.0.a.qkv"),
+        ("blocks.0.attention.qkv", 7, "….a.qkv"),
+        ("net.body.0 → net.head", 16, "n.b.0 → net.head"),
     ],
 )
-def test_the_end_of_a_name_is_kept(text, width, expected):
-    assert tail(text, width) == expected
+def test_of_a_long_name_the_end_is_kept(name, width, expected):
+    assert shortened(name, width) == expected
 
 
 @pytest.mark.parametrize(
@@ -139,8 +144,8 @@ def test_a_table_marks_the_chosen_row_and_keeps_the_ends_of_names():
     assert lines == [
         "┌─ layers @3 ────────────────────┐",
         "│                      ‖θ‖  moved│",
-        "│ ….layers.0.linear1   1.5    0.1│",
-        "│▸….layers.0.linear2   2.5    123│",
+        "│ e.layers.0.linear1   1.5    0.1│",
+        "│▸e.layers.0.linear2   2.5    123│",
         "│ norm                   -    0.3│",
         "│ all                    9      -│",
         "│ rest                   1    0.5│",

@@ -45,14 +45,25 @@ def crop(text: str, width: int, *, ellipsis: str = "…") -> str:
     return text[:end] + ellipsis
 
 
-def tail(text: str, width: int, *, ellipsis: str = "…") -> str:
-    """Return the end of `text` that fits `width` columns: names of modules differ at their ends."""
-    if cells(text) <= width:
-        return text
-    start = len(text)
-    while start and cells(text[start - 1 :]) <= width - len(ellipsis):
+def shortened(name: str, width: int, *, ellipsis: str = "…") -> str:
+    """Return the name of a module that fits `width` columns.
+
+    The modules that it is in give way to their first letters, the outermost first (`blocks.0.mlp` becomes
+    `b.0.mlp`), and then its beginning to an ellipsis: names differ at their ends.
+    """
+    parts = name.split(".")
+    for place, part in enumerate(parts[:-1]):
+        if cells(".".join(parts)) <= width:
+            break
+        # Numbers, and what is between two names, stay.
+        parts[place] = part[0] if part.isidentifier() else part
+    name = ".".join(parts)
+    if cells(name) <= width:
+        return name
+    start = len(name)
+    while start and cells(name[start - 1 :]) <= width - len(ellipsis):
         start -= 1
-    return (ellipsis + text[start:])[: max(0, width)]
+    return (ellipsis + name[start:])[: max(0, width)]
 
 
 def pad(text: str, width: int, *, ellipsis: str = "…") -> str:

@@ -13,7 +13,7 @@ from tscope_tui.panes.box import box
 from tscope_tui.panes.heat import ASCII_SHADES, LEVELS, SHADES
 from tscope_tui.panes.pane import Draw
 from tscope_tui.plot import compact
-from tscope_tui.spans import Line, Span, pad, tail, wrap
+from tscope_tui.spans import Line, Span, pad, shortened, wrap
 from tscope_tui.spans import cells as cells_of
 
 
@@ -32,7 +32,7 @@ class LayerMapPane:
         start: The first step that is shown: at row 0, the state before training, nothing has moved.
         log_y: Whether shades are of the logarithm unless the reader chose otherwise.
         name: Of the pane's numbers when they are exported.
-        of: What the rows are.
+        of: What the rows are, several of them.
     """
 
     layers: tuple[str, ...]
@@ -45,7 +45,7 @@ class LayerMapPane:
     start: float = 1.0
     log_y: bool = False
     name: str = "contribution"
-    of: str = "layer"
+    of: str = "layers"
 
     def lines(self, width: int, height: int, draw: Draw) -> list[Line]:
         """Return the map in its frame."""
@@ -80,10 +80,10 @@ class LayerMapPane:
             spans = [Span(text, tone) for tone, text in runs]
             here = place == self.chosen
             mark = (">" if look.ascii else "▸") if here else " "
-            text = pad(tail(name, label, ellipsis=look.ellipsis), label)
+            text = pad(shortened(name, label, ellipsis=look.ellipsis), label)
             lines.append((Span(f"{mark}{text} ", "focus" if here else "text"), *spans))
         hidden = len(self.layers) - len(shown)
-        more = f"j/k: {hidden} more {self.of}s, " if hidden > 0 else ""
+        more = f"j/k: {hidden} more {self.of}, " if hidden > 0 else ""
         ends = [compact(10**end if log else end, 2) for end in (low, high)]
         scale = f"{ends[0]} {shades.strip()} {ends[1]}" if finite.size else "no value in sight"
         both = f"{more}{scale}"

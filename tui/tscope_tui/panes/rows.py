@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from tscope_tui.data.table import Table, Value
 from tscope_tui.panes.box import box
 from tscope_tui.panes.pane import Draw
-from tscope_tui.plot import compact
-from tscope_tui.spans import Line, Span, cells, pad, tail, wrap
+from tscope_tui.plot import bar, compact
+from tscope_tui.spans import Line, Span, cells, pad, shortened, wrap
 
 # Characters of a name that columns of numbers do not take.
 _NAME = 8
+# Of the shortest bar.
+_BAR = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,7 @@ class RowsPane:
         empty: What to say, and what would provide the data, when there are none.
         step: The step that the numbers are of.
         foot: Said in the lower edge, where nothing else is.
+        bar: The column that is also drawn as bars, if there is room.
     """
 
     name: str
@@ -46,6 +49,7 @@ class RowsPane:
     empty: tuple[str, ...] = ()
     step: int = 0
     foot: str = ""
+    bar: str = ""
 
     def lines(self, width: int, height: int, draw: Draw) -> list[Line]:
         """Return the table in its frame."""
@@ -64,7 +68,8 @@ class RowsPane:
         shown = [*range(start, min(own, start + room)), *whole]
         widths = {name: self._wide(name) for name in known}
         # What the numbers leave goes to the names.
-        label = min(self._longest, max(1, inner - 2 - sum(wide + 2 for wide in widths.values())))
+        used = sum(wide + 2 for wide in widths.values())
+        label = min(self._longest, max(1, inner - 2 - used))
         head = "".join(f"  {' ' * (wide - cells(name))}{name}" for name, wide in widths.items())
         lines: list[Line] = [(Span(f" {'':{label}} {head}", "dim"),)]
         for row in shown:
@@ -72,12 +77,25 @@ class RowsPane:
             mark = (">" if look.ascii else "▸") if here else " "
             values = zip(self._at(row, known), widths.values(), strict=True)
             numbers = "".join(f"  {_number(value):>{wide}}" for value, wide in values)
-            name = pad(tail(self.rows[row], label, ellipsis=look.ellipsis), label)
+            name = pad(shortened(self.rows[row], label, ellipsis=look.ellipsis), label)
             tone = "select" if here else "label" if row >= own else "text"
-            lines.append((Span(f"{mark}{name} {numbers}", tone),))
+            lines.append(
+                (Span(f"{mark}{name} {numbers}", tone), *self._bar(row, inner - label - 2 - used, draw))
+            )
         hidden = own - (len(shown) - len(whole))
-        foot = f"j/k: {hidden} more {self.of}s" if hidden > 0 else self.foot
+        foot = f"j/k: {hidden} more {several(self.of)}" if hidden > 0 else self.foot
         return box(title, lines, width, height, look, focused=draw.focused, foot=foot)
+
+    def _bar(self, row: int, room: int, draw: Draw) -> tuple[Span, ...]:
+        """Return the bar of a row, relative to the largest value; none where there is no room for one."""
+        if self.bar not in self.columns or room < _BAR + 2:
+            return ()
+        values = self.columns[self.bar]
+        most = float(np.max(np.abs(values[np.isfinite(values)]), initial=0.0))
+        share = abs(float(values[row])) / most if most > 0 else 0.0
+        # A number below zero has another tone, and its sign in the column.
+        tone = "warn" if values[row] < 0 else "series0"
+        return (Span("  "), Span(bar(share, room - 2, ascii=draw.look.ascii), tone))
 
     @property
     def _longest(self) -> int:
@@ -113,6 +131,11 @@ class RowsPane:
         table = self.table()
         rows = table.rows if self.chosen is None else table.rows[self.chosen : self.chosen + 1]
         return "\n".join("\t".join(map(str, row)) for row in (tuple(table.columns), *rows)) + "\n"
+
+
+def several(of: str) -> str:
+    """Return the plural of what rows are."""
+    return "matrices" if of == "matrix" else f"{of}s"
 
 
 def _number(value: float) -> str:

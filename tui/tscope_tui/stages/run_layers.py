@@ -13,7 +13,7 @@ from tscope_tui.panes.chart import ChartPane
 from tscope_tui.panes.facts import FactsPane
 from tscope_tui.panes.layermap import LayerMapPane
 from tscope_tui.panes.pane import Pane
-from tscope_tui.panes.rows import RowsPane
+from tscope_tui.panes.rows import RowsPane, several
 from tscope_tui.plot import DASHES, Series, compact
 from tscope_tui.spans import Span
 from tscope_tui.stages.run_absence import absence, noted
@@ -59,7 +59,7 @@ def layers_panes(data: RunData, state: RunState, *, loaded: bool) -> dict[str, P
             start=quantity.start,
             log_y=_log(quantity),
             name=quantity.name,
-            of=quantity.kind,
+            of=several(quantity.kind),
         ),
         "layer course": _course(found, quantity, chosen),
         "within": _within(data, found, state, quantity.kind),
@@ -91,7 +91,7 @@ def panes_at(data: RunData, state: RunState, *, loaded: bool) -> dict[str, Pane]
     return {
         "layer values": RowsPane(
             "layers",
-            f"{kind}s @{int(found.step[row]):,}",
+            f"{several(kind)} @{int(found.step[row]):,}",
             kind,
             (*found.rows[kind], *(name for name, _ in ends)),
             columns,
@@ -164,7 +164,7 @@ def _course(found: Layers, quantity: Quantity, chosen: int) -> ChartPane:
     )
     rest = len(names) - len(rows)
     return ChartPane(
-        f"{quantity.label}{f', {rest} {quantity.kind}s less' if rest else ''}", series, _log(quantity)
+        f"{quantity.label}{f', {rest} {several(quantity.kind)} less' if rest else ''}", series, _log(quantity)
     )
 
 
