@@ -11,9 +11,10 @@ from tscope_format.disk import disk_size
 from tscope_tui.data import run as run_module
 from tscope_tui.data.curve import read_curve
 from tscope_tui.data.entry import Entry, arranged, find, read_entry
-from tscope_tui.data.events import Event, flag_events, loss_events, neighbour
+from tscope_tui.data.events import Event, neighbour
 from tscope_tui.data.facts import facts_at
 from tscope_tui.data.filter import parse
+from tscope_tui.data.quick_events import flag_events, loss_facts, spikes
 from tscope_tui.data.run import RunSource
 from tscope_tui.data.status import State, age, size, state_of
 from tscope_tui.data.steps import Steps
@@ -345,8 +346,9 @@ def test_a_constant_or_missing_loss_has_no_spike():
     from tscope_tui.data.curve import Curve
 
     steps = np.arange(200.0)
-    assert [event.kind for event in loss_events(Curve(steps, np.ones(200)))] == ["m"]
-    assert loss_events(Curve(steps, np.full(200, np.nan))) == []
+    for values, kinds in ((np.ones(200), ["m"]), (np.full(200, np.nan), [])):
+        assert [event.kind for event in loss_facts(Curve(steps, values))] == kinds
+        assert spikes(Curve(steps, values)) == []
 
 
 def test_many_flags_become_one_event_with_their_number():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tui_traces import (
     finished,
     save_boosting,
     save_effective,
+    save_events,
     save_kernel,
     save_telescoping,
     save_updates,
@@ -32,6 +34,7 @@ def written(tmp_path_factory) -> Path:
     # Not in the folder of the browser's golden text, whose columns would change.
     save_effective(finished(folder.parent / "effective" / "mlp.zarr"), error=0.08)
     save_kernel(finished(folder.parent / "kernel" / "mlp.zarr"))
+    save_events(finished(folder.parent / "events" / "mlp.zarr"))
     explained = finished(folder.parent / "updates" / "mlp.zarr")
     save_telescoping(explained, 120, ("fc1.weight", "fc1.bias", "head.weight"))
     save_updates(explained)
@@ -118,6 +121,17 @@ def test_the_kernel(traces, size, golden):
     text = screen(stage, host)
     assert all(cells(line) <= size[0] for line in text.split("\n"))
     golden(f"screen_kernel_{size[0]}x{size[1]}.txt", text)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_events(traces, size, golden):
+    keys = ("focus:1", "focus:1", "focus:1", "event:-1", "event:-1", "event:-1")
+    stage, host = opened(Path("events/mlp.zarr"), *size, *keys)
+    if size == (160, 48):
+        stage.state = replace(stage.state, focus="events")
+    text = screen(stage, host)
+    assert all(cells(line) <= size[0] for line in text.split("\n"))
+    golden(f"screen_events_{size[0]}x{size[1]}.txt", text)
 
 
 def test_the_kernel_in_ascii(traces, golden):

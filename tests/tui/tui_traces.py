@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -342,3 +342,38 @@ def boosting_result(*, options: Mapping[str, object] | None = None) -> Result:
 def save_boosting(path: Path, **options: Any) -> str:
     """Save a result of `boosting_result` in a trace."""
     return save_result(path, boosting_result(**options), "model")
+
+
+def events_result(
+    steps: int = 120,
+    events: Sequence[tuple[str, int, int, int, float, str]] = (
+        ("interpolation", 30, 29, 30, 0.9996, "training examples are fitted: accuracy 1"),
+        ("loss spike", SPIKE, SPIKE - 1, SPIKE + 1, 1.0, "loss spike: 2.26, 3.8 times the level before"),
+        ("grokking", 80, 60, 100, 1.0, "held-out examples follow 50 steps after the fit"),
+    ),
+    *,
+    options: Mapping[str, object] | None = None,
+) -> Result:
+    """Return a search for events as the metric names it, without a result of the kernel to look at."""
+    names = ("kind", "step", "low", "high", "confidence", "text")
+    definitions = {
+        "interpolation": "the first row at which the fit of the training examples is 0.99 or more, there and "
+        "in at least half of all later rows",
+        "grokking": "the first row, at twice the step of interpolation or later, from which held-out "
+        "examples have half of what they gain after it, which is 0.2 or more",
+        "loss spike": "a loss 2 times the median of the 24 rows before it or more, of which half is lost "
+        "again",
+    }
+    provenance = {
+        "events": [dict(zip(names, event, strict=True)) for event in events],
+        "definitions": definitions,
+        "missing": [{"event": "alignment jump", "lacks": "a saved kernel result", "remedy": "kernel"}],
+        "results": {},
+        "options": dict(options or {}),
+    }
+    return Result("events", {"steps": steps}, {}, provenance, ("not looked for: alignment jump",))
+
+
+def save_events(path: Path, **options: Any) -> str:
+    """Save a result of `events_result` in a trace."""
+    return save_result(path, events_result(**options), "model")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tscope_format.errors import clean
 
 from tscope_tui.data.events import Event
+from tscope_tui.data.quick_events import peak
 from tscope_tui.plot import compact
 
 if TYPE_CHECKING:
@@ -94,26 +95,11 @@ class Effective:
         """Return the peaks of p_train and p_test."""
         found = []
         for part, values in self.p.items():
-            at = _peak(values, self.error[part])
+            at = peak(values, self.error[part])
             if at is not None:
                 text = f"p_{part} peaks at {compact(float(values[at]))}"
-                found.append(Event(int(self.step[at]), "p", text))
+                found.append(Event(int(self.step[at]), "p", text, "quick"))
         return found
-
-
-def _peak(values: Floats, error: Floats) -> int | None:
-    """Return the row of the maximum; None where the curve only rises or falls, up to its own uncertainty."""
-    finite = np.flatnonzero(np.isfinite(values))
-    if finite.size < 3:
-        return None
-    at = int(finite[np.argmax(values[finite])])
-    first, last = int(finite[0]), int(finite[-1])
-    # A hundredth, or twice the standard errors, above both ends: less is not told from a plateau.
-    above = all(
-        values[at] - values[end] > max(0.01 * abs(values[at]), 2 * (error[at] + error[end]))
-        for end in (first, last)
-    )
-    return at if above else None
 
 
 def from_result(result: Result) -> Effective:

@@ -1,93 +1,105 @@
-"""What happened in a run, told from its recorded series: only what the numbers show."""
+"""What happened in a run, and how that is known; the next event on either side of a step."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
+Source = Literal["recorded", "quick", "saved"]
 
-from tscope_tui.data.curve import Curve
-from tscope_tui.plot import compact
+NAMES = {
+    "i": "interpolation",
+    "g": "grokking",
+    "p": "effective-parameter peak",
+    "K": "alignment jump",
+    "s": "loss spike",
+    "D": "divergence",
+    "a": "accuracy",
+    "m": "loss minimum",
+    "w": "telescoping",
+    "k": "skipped step",
+    "f": "foreign change",
+    "Y": "fork",
+    "!": "not finite",
+}
+"""The letter of each kind, its mark on the scrubber, and what it is."""
 
-_SPIKES, _WINDOW, _MOST = 3, 24, 8192
+DEFINITIONS = {
+    "p": "the largest p_train or p_test of the saved result, 2% and twice its standard error above both ends",
+    "K": "the largest change of the saved alignment between two rows, 0.1 and half of its range at least",
+    "s": "a loss at least twice the median of the 24 values before it, and six times their usual scatter "
+    "above",
+    "a": "the first row at which the accuracy on the probe set has half of what it gains in all, there and "
+    "in at least half of all later rows; it gains 0.2 at least",
+    "m": "the smallest recorded loss",
+    "w": "the step with the largest ‖Δf − JΔθ‖ over the probe set",
+    "k": "the optimizer skipped the step: an overflow under gradient scaling",
+    "f": "the weights changed between two steps of the optimizer",
+    "Y": "the last step at which the parameters of both runs are the same, bit for bit",
+    "!": "the first row that is not finite",
+}
+"""What the browser's own marks are; a saved result brings the definitions of its events."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Event:
-    """Something at a step. `kind` is one letter, its mark on the scrubber."""
+    """Something at a step.
+
+    Attributes:
+        step: When.
+        kind: One letter, its mark on the scrubber: a key of `NAMES`.
+        text: It in words.
+        source: A recorded fact; told by a quick rule from what is shown; or of a saved result of `events`.
+        between: The steps between which it happened; only of a saved result.
+        confidence: How sure it is, 0 to 1; only of a saved result.
+        definition: What counts as such an event; empty where it is that of `DEFINITIONS`.
+    """
 
     step: int
     kind: str
     text: str
+    source: Source = "recorded"
+    between: tuple[int, int] | None = None
+    confidence: float | None = None
+    definition: str = ""
+
+    @property
+    def defined(self) -> str:
+        """What counts as such an event."""
+        return self.definition or DEFINITIONS.get(self.kind, "")
+
+    @property
+    def bounds(self) -> str:
+        """How sure it is and between which steps, in words; empty where that is not known."""
+        sure = "" if self.confidence is None else f"{percent(self.confidence)} sure"
+        between = "" if self.between is None else "between {:,} and {:,}".format(*self.between)
+        return ", ".join(part for part in (sure, between) if part)
 
 
-def loss_events(loss: Curve) -> list[Event]:
-    """Return the minimum, the worst spikes, and the first value that is not finite."""
-    events: list[Event] = []
-    finite = np.isfinite(loss.values)
-    if not finite.any():
-        return events
-    lowest = int(np.nanargmin(np.where(finite, loss.values, np.nan)))
-    events.append(Event(int(loss.steps[lowest]), "m", f"loss minimum {compact(float(loss.values[lowest]))}"))
-    first = int(finite.argmax())
-    broken = np.flatnonzero(~finite[first:])
-    if broken.size:
-        at = first + int(broken[0])
-        what = "NaN" if math.isnan(loss.values[at]) else "infinite"
-        more = f" ({broken.size} rows)" if broken.size > 1 else ""
-        events.append(Event(int(loss.steps[at]), "!", f"loss is {what}{more}"))
-    events.extend(_spikes(loss.steps[finite], loss.values[finite]))
-    return events
+def percent(share: float) -> str:
+    """Return a confidence, never rounded up: what is not certain is not 100%."""
+    return f"{math.floor(share * 1000) / 10:g}%"
 
 
-def _spikes(steps: NDArray[np.float64], values: NDArray[np.float64]) -> list[Event]:
-    """Return the values that stand out most above the median of those before them.
-
-    A spike is at least twice that median, and six times the usual scatter (median absolute deviation) above.
-    """
-    if values.size > _MOST:
-        # The largest value of each block stands for it: a spike of one row still stands out.
-        block = -(-values.size // _MOST)
-        starts = np.arange(0, values.size, block)
-        where = [int(start + np.argmax(values[start : start + block])) for start in starts.tolist()]
-        steps, values = steps[where], values[where]
-    if values.size < 2 * _WINDOW or values.min() <= 0:
-        return []
-    level = np.log(values)
-    before = np.median(np.lib.stride_tricks.sliding_window_view(level, _WINDOW), axis=1)[:-1]
-    jump = level[_WINDOW:] - before
-    scatter = float(np.median(np.abs(jump - np.median(jump))))
-    bound = max(math.log(2.0), 6 * scatter)
-    events: list[Event] = []
-    taken: list[int] = []
-    for index in np.argsort(-jump, kind="stable")[: 50 * _SPIKES]:
-        if jump[index] <= bound or len(taken) == _SPIKES:
-            break
-        if all(abs(int(index) - other) > _WINDOW for other in taken):
-            taken.append(int(index))
-            at = int(index) + _WINDOW
-            ratio = compact(float(np.exp(jump[index])), 2)
-            events.append(Event(int(steps[at]), "s", f"loss spike {compact(float(values[at]))} ({ratio}×)"))
-    return events
-
-
-def flag_events(steps: NDArray[np.int64], kind: str, text: str, *, most: int = 5) -> list[Event]:
-    """Return one event for each flagged step, and beyond `most` of them the first only, with the count."""
-    if steps.size <= most:
-        return [Event(int(step), kind, text) for step in steps]
-    return [Event(int(steps[0]), kind, f"{text} (first of {steps.size})")]
+def told(events: Iterable[Event], step: int) -> str:
+    """Return the events at a step in one line."""
+    here = []
+    for event in events:
+        if event.step == step:
+            known = "quick rule" if event.source == "quick" else event.bounds
+            here.append(f"{event.text} ({known})" if known else event.text)
+    return f"step {step:,}: {'; '.join(here)}"
 
 
 def in_order(events: Iterable[Event]) -> tuple[Event, ...]:
     """Return the events by step, each once."""
-    return tuple(sorted(set(events)))
+    return tuple(sorted(set(events), key=lambda event: (event.step, event.kind, event.text)))
 
 
-def neighbour(events: Iterable[Event], step: int, direction: int) -> Event | None:
+def neighbour(events: Sequence[Event], step: int, direction: int) -> Event | None:
     """Return the next event after a step (direction +1), or the last one before it (−1)."""
     if direction > 0:
-        return next((event for event in sorted(events) if event.step > step), None)
-    return next((event for event in sorted(events, reverse=True) if event.step < step), None)
+        return min((e for e in events if e.step > step), key=lambda e: e.step, default=None)
+    return max((e for e in events if e.step < step), key=lambda e: e.step, default=None)

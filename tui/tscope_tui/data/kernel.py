@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tscope_format.errors import clean
 
 from tscope_tui.data.events import Event
+from tscope_tui.data.quick_events import jump
 from tscope_tui.plot import compact
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ METRIC = "kernel"
 _ENTRIES = 1 << 25
 Order = Literal["label", "number", "likeness"]
 ORDERS: tuple[Order, ...] = get_args(Order)
-# A step between two rows that moves the alignment by so much is an event.
-_JUMP = 0.1
 # What the analysis needs of a trace: an array, what it is, and the option that records it.
 _NEEDS = (
     ("program/graph", "the model as data", "record a model that torch.export can export"),
@@ -139,15 +138,13 @@ class Kernel:
         return math.nan if values is None else float(values[self.row(step)])
 
     def events(self) -> list[Event]:
-        """Return the row before which the alignment with the labels rose or fell most, if it did."""
+        """Return where the alignment with the labels jumps, if it does."""
         values = self.series.get(f"alignment_{self.own}")
-        if values is None or values.size < 2:
+        found = None if values is None else jump(values)
+        if found is None:
             return []
-        change = np.nan_to_num(np.diff(values))
-        at = int(np.abs(change).argmax())
-        if abs(change[at]) < _JUMP:
-            return []
-        return [Event(int(self.step[at + 1]), "K", f"kernel alignment {change[at]:+.2f}")]
+        row, change = found
+        return [Event(int(self.step[row]), "K", f"kernel alignment {change:+.2f}", "quick")]
 
 
 def from_result(result: Result) -> Kernel:

@@ -19,13 +19,15 @@ from tscope_tui.data.collapse import Collapse
 from tscope_tui.data.curve import Curve, read_curve
 from tscope_tui.data.effective import Effective
 from tscope_tui.data.entry import Entry, read_entry
-from tscope_tui.data.events import Event, flag_events, in_order, loss_events
+from tscope_tui.data.event_source import EventSource
+from tscope_tui.data.events import Event
 from tscope_tui.data.examples import Examples, Followed
 from tscope_tui.data.facts import Facts, facts_of
 from tscope_tui.data.kernel import Kernel
 from tscope_tui.data.layers import Layers
 from tscope_tui.data.regime import Regime
 from tscope_tui.data.saved import Saved
+from tscope_tui.data.saved_events import Found
 from tscope_tui.data.shown import Shown, read_shown
 from tscope_tui.data.steps import Steps
 from tscope_tui.data.telescoping import Choice, Recorded, Telescoping, from_result
@@ -62,6 +64,8 @@ class RunData:
         examples: The examples of the shown probe set; None where none were recorded, or asked for.
         shown: The input of the chosen one.
         events: What happened, by step.
+        found: The saved search for events; None where there is none.
+        stale: Why another search may find more; empty while none would.
         problems: What could not be read; cleaned.
         layers: What each layer did, of the newest saved result; None where there is none.
         layers_lacks: What the trace lacks for it.
@@ -90,6 +94,8 @@ class RunData:
     shown: Shown | None = None
     events: tuple[Event, ...] = ()
     problems: tuple[str, ...] = ()
+    found: Found | None = None
+    stale: str = ""
     layers: Layers | None = None
     layers_lacks: tuple[str, ...] = ()
     regime: Regime | None = None
@@ -143,6 +149,7 @@ class RunSource:
         self._layers = Saved(path, layers.METRIC, layers.from_result)
         self._regime = Saved(path, regime.METRIC, regime.from_result)
         self._collapse = Saved(path, collapse.METRIC, collapse.from_result)
+        self._events = EventSource(path)
         self._followed: Followed | None = None
         self._predictions = Saved(path, METRIC, _predictions_of)
         self._followed_result: Predictions | None = None
@@ -206,6 +213,14 @@ class RunSource:
         moved = None if curves_only else self._regime.read(root.name, problems)
         collapsed = None if curves_only else self._collapse.read(root.name, problems)
         examples, shown = (None, None) if example is None else self._examples(root, example, problems)
+        events, found, stale = self._events.read(
+            root,
+            steps,
+            self._reader.facts,
+            self._curves.get("loss"),
+            (telescoping, parameters, kernels),
+            problems,
+        )
         return RunData(
             entry,
             facts_of(self._reader, root),
@@ -226,8 +241,10 @@ class RunSource:
             trees,
             examples,
             shown,
-            self._events(root, steps, (telescoping, parameters, kernels), problems),
+            events,
             tuple(dict.fromkeys(problems)),
+            found,
+            stale,
             layers=layerwise,
             layers_lacks=layers.lacks_of(root),
             regime=moved,
@@ -354,35 +371,3 @@ class RunSource:
             if newest.contribution is not None:
                 break
         return newest
-
-    def _events(
-        self,
-        root: RootReader,
-        steps: Steps,
-        found: tuple[Telescoping | None, Effective | None, Kernel | None],
-        problems: list[str],
-    ) -> tuple[Event, ...]:
-        telescoping, parameters, kernels = found
-        events = loss_events(self._curves["loss"]) if "loss" in self._curves else []
-        for name, kind, text in (
-            ("skipped", "k", "optimizer skipped the step"),
-            ("foreign", "f", "weights changed outside the optimizer"),
-        ):
-            if name not in root.arrays():
-                continue
-            try:
-                rows = np.flatnonzero(root.read(name, 0, steps.rows))
-            except TscopeError as error:
-                problems.append(self._told(error))
-                continue
-            events += flag_events(steps.of(rows), kind, text)
-        if telescoping is not None:
-            worst = telescoping.worst(1)
-            events += [Event(step, "w", "worst telescoping step") for step in worst]
-            if telescoping.stopped is not None:
-                events.append(Event(telescoping.stopped, "!", "predictions are not finite"))
-        if parameters is not None:
-            events += parameters.events()
-        if kernels is not None:
-            events += kernels.events()
-        return in_order(events)

@@ -20,7 +20,7 @@ class Scrubber:
         last: The last step.
         window: The steps in sight, None for all.
         band: The marked range.
-        events: What is marked on the second line.
+        events: What is marked on the second line, which says `~` where quick rules told some of it.
         following: The cursor stays on the last step.
         playing: The cursor moves on by itself.
         new: Steps that arrived since the cursor left the last one.
@@ -68,9 +68,11 @@ class Scrubber:
             )
         )
         marks: list[Span] = [Span(" ")] * room
-        for event in sorted(self.events, key=lambda event: event.kind == "!"):
+        for event in sorted(self.events, key=_weight):
             marks[self._at(event.step, room)] = Span(event.kind, TONES.get(event.kind, "text"))
-        below = (Span(" " * (len(head) + 1)), *_merge(marks))
+        quick = any(event.source == "quick" for event in self.events)
+        label = f" {'~' if quick else ''}events" if self.events else ""
+        below = (Span(f"{label:<{len(head) + 1}}", "dim"), *_merge(marks))
         return [fit(line, width), fit(below, width)]
 
     def _at(self, step: float, room: int) -> int:
@@ -81,6 +83,11 @@ class Scrubber:
         head = len(f" step {self.cursor:,}/{self.last:,} ") + 1
         room = max(2, width - head - 2)
         return round(min(1.0, max(0.0, (column - head) / (room - 1))) * self.last)
+
+
+def _weight(event: Event) -> tuple[bool, int]:
+    """Return what of two events in one column is shown: what went wrong, then what is sure."""
+    return event.kind in "!D", ("recorded", "quick", "saved").index(event.source)
 
 
 def _merge(spans: Sequence[Span]) -> list[Span]:

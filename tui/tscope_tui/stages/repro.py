@@ -63,6 +63,8 @@ REGIME = ("moved", "turned", "modes", "learning", "regime method")
 COLLAPSE = ("nc1", "nc2", "nc3", "nc4", "collapse", "collapse method")
 # Those whose arrays are read at one step.
 _AT_STEP = ("spread", "spectrum", "visits", "layer values", "collapse")
+# That of the events, of every view.
+EVENTS = ("events",)
 # Those that show no array.
 _METHODS = ("method", "kernel method", "against", "layer method", "regime method", "collapse method")
 # Those of single examples, that the recorded outputs of a probe set give.
@@ -76,6 +78,7 @@ _METRICS: Mapping[str, Collection[str]] = {
     "layers": LAYERS,
     "regime": REGIME,
     "neural-collapse": COLLAPSE,
+    "events": EVENTS,
 }
 # Columns of the narrowest screen that are left in the box.
 _WIDTH = 54
@@ -137,7 +140,7 @@ def repro(
             "result = tscope.analyze(",
             *(f"    {argument}," for argument in arguments),
             ")",
-            *(() if metric == "boosting" else ('step = result.arrays["step"].data',)),
+            *(() if metric in ("boosting", "events") else ('step = result.arrays["step"].data',)),
             *_shown(pane, band, step, held=held, known=known, given=arrays),
         ]
     if pane == "traces":
@@ -176,6 +179,8 @@ def _shown(
         return _layers(band)
     if pane == "terms":
         return _terms(band)
+    if pane in EVENTS:
+        return ['result.provenance["events"]']
     if pane in _METHODS:
         return ["result.scalars, result.notes"]
     if pane in LAYERS or pane in REGIME or pane in COLLAPSE:

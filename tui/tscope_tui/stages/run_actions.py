@@ -9,7 +9,7 @@ from pathlib import Path
 from tscope_format.errors import UsageError, clean
 
 from tscope_tui.data import boosting
-from tscope_tui.data.events import neighbour
+from tscope_tui.data.events import neighbour, told
 from tscope_tui.keys import help_lines
 from tscope_tui.layout import names, tier
 from tscope_tui.panes.chart import ChartPane
@@ -27,6 +27,7 @@ from tscope_tui.stages.repro import (
     BOOSTING,
     COLLAPSE,
     EFFECTIVE,
+    EVENTS,
     KERNEL,
     LAYERS,
     REGIME,
@@ -81,7 +82,7 @@ class RunActions(RunChoices):
             self.host.say("no event on that side")
             return
         self.go(event.step)
-        self.host.say(f"step {event.step:,}: {event.text}")
+        self.host.say(told(self.data.events, event.step))
 
     def do_go(self) -> None:
         """Ask for a step."""
@@ -280,6 +281,7 @@ class RunActions(RunChoices):
             (LAYERS, data.layers),
             (REGIME, data.regime),
             (COLLAPSE, data.collapse),
+            (EVENTS, data.found),
         )
         shown = next((result for panes, result in results if name in panes), None)
         if any(name in panes for panes, _ in results):
@@ -299,6 +301,8 @@ class RunActions(RunChoices):
             example=None if data.examples is None else (data.examples.probe, self.chosen_example()),
             arrays=self._arrays(name),
         )
+        if name in EVENTS and any(event.source != "saved" for event in data.events):
+            lines.append("# the other marks are the browser's own: docs/browsing.md")
         if shown is not None:
             # Where there is no room for the pane of the method, its notes are read here.
             lines += [f"# note: {note}" for note in shown.notes]

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tscope_tui.data import boosting, collapse, effective, kernel, layers, regime, updates
+from tscope_tui.data import boosting, collapse, effective, kernel, layers, regime, saved_events, updates
 from tscope_tui.data.run import RunData
 from tscope_tui.jobs.analysis import Analysis
 from tscope_tui.stages.flags import flags
@@ -37,6 +37,8 @@ def request_of(data: RunData, state: RunState, pane: str) -> tuple[str, list[str
         metric = _OTHERS.get(pane, updates.METRIC)
     elif pane == "terms":
         metric = updates.METRIC
+    elif pane == "events":
+        metric = saved_events.METRIC
     results = {
         effective.METRIC: data.effective,
         kernel.METRIC: data.kernel,
@@ -45,6 +47,7 @@ def request_of(data: RunData, state: RunState, pane: str) -> tuple[str, list[str
         layers.METRIC: data.layers,
         regime.METRIC: data.regime,
         collapse.METRIC: data.collapse,
+        saved_events.METRIC: data.found,
     }
     if metric is None or metric not in results:
         replay = pane in ("layers", "contribution") or data.telescoping is not None

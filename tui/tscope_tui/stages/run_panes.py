@@ -10,7 +10,6 @@ from tscope_tui.data.entry import Entry
 from tscope_tui.data.run import RunData
 from tscope_tui.data.telescoping import Telescoping, shares
 from tscope_tui.panes.chart import ChartPane
-from tscope_tui.panes.events import EventsPane
 from tscope_tui.panes.facts import FactsPane
 from tscope_tui.panes.pane import Pane
 from tscope_tui.panes.shares import SharesPane
@@ -20,6 +19,7 @@ from tscope_tui.stages import run_examples
 from tscope_tui.stages.run_boosting import boosting_panes
 from tscope_tui.stages.run_collapse import collapse_panes
 from tscope_tui.stages.run_effective import effective_panes
+from tscope_tui.stages.run_events import events_pane
 from tscope_tui.stages.run_kernel import kernel_panes
 from tscope_tui.stages.run_layers import layers_panes
 from tscope_tui.stages.run_regime import regime_panes
@@ -47,7 +47,7 @@ def panes_of(
         "loss": _scalars(data, state, "loss", {"loss": "loss"}, log=True),
         "accuracy": _accuracy(data, state),
         "update": _scalars(data, state, "update", {"update_norm": "‖Δθ‖", "theta_norm": "‖θ‖"}, log=True),
-        "events": EventsPane(data.events),
+        "events": events_pane(data, loaded=loaded),
         "prediction": _predictions(data, telescoping, loaded),
         "error": _errors(data, telescoping, loaded),
         "layers": _layers(data, state, telescoping, loaded),
