@@ -46,7 +46,7 @@ end last
 1 view:overview
 3 view:effective
 4 view:kernel
-5 later
+5 view:averaging
 6 view:layers
 w layer:1
 W layer:-1

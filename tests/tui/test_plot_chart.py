@@ -127,3 +127,16 @@ def test_series_of_different_lengths_are_refused():
         ValueError, match=r"series 'k': x has shape \(2,\) and y \(3,\); both must be \(point,\)"
     ):
         Series("k", [1, 2], [1, 2, 3])
+
+
+def test_bars_stand_at_the_points_where_these_are_far_enough_apart():
+    from tscope_tui.plot.axis import axis_over
+    from tscope_tui.plot.decimate import bar_columns
+
+    x = np.array([0.0, 1.0, 2.0, np.nan, 5.0, 10.0])
+    axis = axis_over([np.array([0.0, 10.0])], False)
+    assert np.flatnonzero(bar_columns(x, axis, 100, 6)).tolist() == [0, 10, 20, 50, 99]
+    # Closer ones are thinned evenly, and those out of sight do not count.
+    assert np.flatnonzero(bar_columns(x, axis, 30, 6)).tolist() == [3, 9, 15, 21, 27]
+    axis = axis_over([np.array([1.5, 10.0])], False)
+    assert np.flatnonzero(bar_columns(x, axis, 17, 6)).tolist() == [1, 7, 16]

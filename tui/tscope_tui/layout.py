@@ -63,6 +63,11 @@ _VIEWS: dict[str, tuple[tuple[str, ...], ...]] = {
     "effective+": (("parameters", "gap"), ("spread", "method")),
     "kernel": (("kernel", "spectrum"), ("course", "pair")),
     "kernel+": (("kernel", "spectrum"), ("course", "pair", "kernel method")),
+    "averaging": (("blend", "blend train"), ("single layers", "curvature")),
+    # With a side bar there is room for the forks.
+    "averaging+": (("blend", "blend train"), ("sweep", "since"), ("single layers", "curvature")),
+    "forks": (("sweep", "since"), ("drift", "stable")),
+    "along": (("run course", "run course train"), ("candidates",)),
     "layers": (("layer map", "layer course"), ("layer values", "within")),
     "layers+": (("layer map", "layer course"), ("layer values",), ("within", "layer method")),
     "regime": (("moved", "turned"), ("modes", "learning")),
@@ -110,8 +115,8 @@ def arrange(view: str, width: int, height: int, only: str | None = None) -> dict
     """Return the rectangle of each pane of a view.
 
     Args:
-        view: overview, telescoping, effective, kernel, boosting, layers, regime, collapse, examples,
-            example or browser.
+        view: overview, telescoping, effective, kernel, boosting, averaging, forks, along, layers,
+            regime, collapse, examples, example or browser.
         width: Columns of the terminal.
         height: Rows of the terminal.
         only: The pane that has the whole room: a maximised one, or the focused one in a small terminal.

@@ -71,6 +71,11 @@ class Average:
         """The examples that it has a loss on."""
         return tuple(name for name in SETS if f"loss_average_{name}" in self.series)
 
+    @property
+    def known(self) -> tuple[Set, ...]:
+        """The examples that it has outputs of."""
+        return tuple(name for name in SETS if f"difference_{name}" in self.series)
+
     def scalar(self, name: str) -> float:
         """Return a number of the result, NaN where there is none."""
         return self.scalars.get(name, math.nan)

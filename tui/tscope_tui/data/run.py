@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tscope_format.errors import TscopeError, clean
 
 from tscope_tui.data import boosting, collapse, effective, kernel, layers, regime, updates
+from tscope_tui.data.averages import Averages, AveragesSource
 from tscope_tui.data.boosting import Boosting
 from tscope_tui.data.collapse import Collapse
 from tscope_tui.data.curve import Curve, read_curve
@@ -72,6 +73,7 @@ class RunData:
         regime: Movements and modes of the newest saved result; None where there is none.
         collapse: Neural collapse of the newest saved result; None where there is none.
         regime_lacks: What the trace lacks for these two.
+        averages: Averages, changes of gradients and forks; None as long as they were not read.
     """
 
     entry: Entry
@@ -101,6 +103,7 @@ class RunData:
     regime: Regime | None = None
     collapse: Collapse | None = None
     regime_lacks: tuple[str, ...] = ()
+    averages: Averages | None = None
 
     @property
     def path(self) -> Path:
@@ -149,6 +152,7 @@ class RunSource:
         self._layers = Saved(path, layers.METRIC, layers.from_result)
         self._regime = Saved(path, regime.METRIC, regime.from_result)
         self._collapse = Saved(path, collapse.METRIC, collapse.from_result)
+        self._averages = AveragesSource(path)
         self._events = EventSource(path)
         self._followed: Followed | None = None
         self._predictions = Saved(path, METRIC, _predictions_of)
@@ -250,6 +254,7 @@ class RunSource:
             regime=moved,
             collapse=collapsed,
             regime_lacks=regime.lacks_of(root),
+            averages=None if curves_only else self._averages.read(self._reader, root, problems),
         )
 
     def _extend(self, root: RootReader, steps: Steps, problems: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""`tscope analyze` in a process of its own, with its progress, and cancellable."""
+"""`tscope analyze`, or `tscope forks`, in a process of its own, with its progress, and cancellable."""
 
 from __future__ import annotations
 
@@ -18,19 +18,27 @@ _CHUNK = 4096
 
 
 class Analysis:
-    """One run of `tscope analyze`; `run` blocks, `cancel` may be called from any thread."""
+    """One run of `tscope analyze`; `run` blocks, `cancel` may be called from any thread.
+
+    Args:
+        path: The trace.
+        metric: The metric; empty with another `verb`.
+        options: Its options.
+        verb: Another command of tscope than `analyze`, and what follows the trace.
+        program: What to run in place of tscope.
+    """
 
     def __init__(
-        self, path: Path, metric: str, options: Sequence[str] = (), *, program: Sequence[str] | None = None
+        self,
+        path: Path,
+        metric: str = "",
+        options: Sequence[str] = (),
+        *,
+        verb: Sequence[str] = (),
+        program: Sequence[str] | None = None,
     ) -> None:
-        self.command = [
-            *(program or (sys.executable, "-m", "tscope_cli")),
-            "analyze",
-            str(path),
-            "--metric",
-            metric,
-            *options,
-        ]
+        command, *rest = verb or ("analyze", "--metric", metric, *options)
+        self.command = [*(program or (sys.executable, "-m", "tscope_cli")), command, str(path), *rest]
         self.cancelled = False
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -62,11 +70,7 @@ class Analysis:
         code = self._process.wait()
         if self.cancelled:
             return "cancelled"
-        return (
-            None
-            if code == 0
-            else last.removeprefix("tscope: ") or f"tscope analyze ended with exit code {code}"
-        )
+        return None if code == 0 else last.removeprefix("tscope: ") or f"tscope ended with exit code {code}"
 
     def _follow(self, terminal: int, progress: Callable[[str], None]) -> str:
         """Hand on what is written until the end; return the last line."""

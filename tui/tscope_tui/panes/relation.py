@@ -31,6 +31,9 @@ class RelationPane:
         log_y: Whether the y axis is, unless the reader chose otherwise.
         step: The step that the curves are of, for those of one step.
         empty: What to say, and what would provide the data, when there are no curves.
+        mark: The point on the x axis that is looked at; None without one.
+        foot: Said in the lower edge, in place of what x is called.
+        bars: What the error bars are, in the names of exported columns.
     """
 
     name: str
@@ -41,6 +44,9 @@ class RelationPane:
     log_y: bool = False
     step: int = 0
     empty: tuple[str, ...] = ()
+    mark: float | None = None
+    foot: str = ""
+    bars: str = "sd"
 
     def lines(self, width: int, height: int, draw: Draw) -> list[Line]:
         """Return the chart in its frame."""
@@ -71,8 +77,9 @@ class RelationPane:
                 Span(" "),
                 Span(text if whole else text[: max(3, room // len(parts) - 1)], f"series{hue % 8}"),
             ]
-        foot = "; ".join((*plot.notes, *([f"over {self.over}"] if self.over else [])))
-        lines = spans_of(plot.frame())
+        said = self.foot or (f"over {self.over}" if self.over else "")
+        foot = "; ".join((*plot.notes, *([said] if said else [])))
+        lines = spans_of(plot.frame(cursor=self.mark))
         return box(title, lines, width, height, look, focused=draw.focused, foot=foot)
 
     def table(self) -> Table:
@@ -86,10 +93,14 @@ class RelationPane:
         for one in self.series:
             columns[one.label] = one.points[1].tolist()
             if one.error is not None:
-                columns[f"{one.label} sd"] = np.asarray(one.error).tolist()
+                columns[f"{one.label} {self.bars}"] = np.asarray(one.error).tolist()
         return Table(self.name, columns)
 
     def at(self) -> str:
-        """Return the table, tab separated."""
+        """Return the row at the mark, or without one the table, tab separated."""
         table = self.table()
-        return "\n".join("\t".join(map(str, row)) for row in (tuple(table.columns), *table.rows)) + "\n"
+        rows = table.rows
+        if self.mark is not None and self.series:
+            nearest = int(np.abs(self.series[0].points[0] - self.mark).argmin())
+            rows = rows[nearest : nearest + 1]
+        return "\n".join("\t".join(map(str, row)) for row in (tuple(table.columns), *rows)) + "\n"

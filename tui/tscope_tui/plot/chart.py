@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tscope_tui.plot.axis import Axis, axis_over
-from tscope_tui.plot.decimate import Columns, decimate, ordered
+from tscope_tui.plot.decimate import Columns, bar_columns, decimate, ordered
 from tscope_tui.plot.raster import BRAILLE, cells, dots
 from tscope_tui.plot.series import ASCII_MARKS, GLYPH, Series
 
@@ -196,9 +196,10 @@ def draw(
 def _bars(
     ends: tuple[Series, Series], x_axis: Axis, y_axis: Axis, log_y: bool, columns: int, rows: int, apart: int
 ) -> NDArray[np.bool_]:
-    """Return the dots of error bars (rows, columns), `apart` columns from one to the next."""
+    """Return the dots of error bars (rows, columns), at least `apart` columns from one to the next."""
     low, high = (decimate(*ordered(end), x_axis, log_y, columns) for end in ends)
-    shown = np.arange(columns) % apart == apart // 2
+    x, y = ordered(ends[1])
+    shown = bar_columns(x[np.isfinite(y)], x_axis, columns, apart)
     spans = replace(
         high,
         low=np.where(shown, low.low, np.nan),

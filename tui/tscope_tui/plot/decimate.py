@@ -74,6 +74,25 @@ def decimate(x: Floats, y: Floats, axis: Axis, log_y: bool, columns: int) -> Col
     return _columns(column, position, value, run, columns, dropped, log_y)
 
 
+def bar_columns(x: Floats, axis: Axis, columns: int, apart: int) -> NDArray[np.bool_]:
+    """Return in which columns error bars stand (column,): at the points, or evenly where these are too close.
+
+    Args:
+        x: Coordinates of the points with a bar (point,).
+        axis: The horizontal axis.
+        columns: How many dot columns there are.
+        apart: Columns from one bar to the next, at least.
+    """
+    position = axis.unit(x[(x >= axis.low) & (x <= axis.high)]) * columns
+    at = np.unique(np.clip(np.floor(position[np.isfinite(position)]), 0, columns - 1).astype(np.int64))
+    shown = np.zeros(columns, dtype=bool)
+    if at.size and (np.diff(at) >= apart).all():
+        shown[at] = True
+    else:
+        shown[apart // 2 :: apart] = True
+    return shown
+
+
 def _columns(
     column: NDArray[np.int64],
     position: Floats,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tscope_tui.plot.axis import Axis, axis_over
-from tscope_tui.plot.decimate import decimate, ordered
+from tscope_tui.plot.decimate import bar_columns, decimate, ordered
 from tscope_tui.plot.series import Dash, Series
 
 # Okabe and Ito's colours, distinct for colour-blind readers; the order of the terminal's.
@@ -74,7 +74,8 @@ def _bars(
     if bounds is None:
         return np.zeros(0), np.zeros(0)
     low, high = (decimate(*ordered(end), axis, log_y, columns) for end in bounds)
-    shown = np.arange(columns) % _APART == _APART // 2
+    x, y = ordered(bounds[1])
+    shown = bar_columns(x[np.isfinite(y)], axis, columns, _APART)
     return np.where(shown, low.low, np.nan), np.where(shown, high.high, np.nan)
 
 

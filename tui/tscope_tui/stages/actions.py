@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 
-def perform(stage: object, action: str, key: str) -> bool:
-    """Call `do_<action>` of a stage with the action's argument, or with the key for `later`.
+def perform(stage: object, action: str) -> bool:
+    """Call `do_<action>` of a stage with the action's argument.
 
     Returns:
         Whether the stage knows the action.
@@ -13,9 +13,7 @@ def perform(stage: object, action: str, key: str) -> bool:
     method = getattr(stage, f"do_{name}", None)
     if method is None:
         return False
-    if name == "later":
-        method(key)
-    elif argument:
+    if argument:
         method(_value(argument))
     else:
         method()

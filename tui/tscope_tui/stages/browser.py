@@ -185,7 +185,7 @@ class BrowserStage:
 
     def act(self, action: str, key: str) -> None:
         """Carry out an action, and paint."""
-        if perform(self, action, key):
+        if perform(self, action):
             self.host.redraw()
 
     def click(self, x: int, y: int) -> None:

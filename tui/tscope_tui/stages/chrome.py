@@ -13,14 +13,18 @@ TABS = (
     ("2", "Telescoping", "telescoping"),
     ("3", "EffParam", "effective"),
     ("4", "Kernel", "kernel"),
-    ("5", "Average", ""),
+    ("5", "Average", "averaging"),
     ("6", "Layers", "layers"),
     ("7", "Examples", "examples"),
 )
-# Views that a tab leads to, and then on: another kernel, regime and collapse, one of the examples.
-PARTS = {"boosting": "kernel", "regime": "layers", "collapse": "layers", "example": "examples"}
-LATER = {
-    "5": "a later version brings weight averaging; this one has all other views",
+# Views that a tab leads to, and then on: another kernel, forks, regime and collapse, one of the examples.
+PARTS = {
+    "boosting": "kernel",
+    "forks": "averaging",
+    "along": "averaging",
+    "regime": "layers",
+    "collapse": "layers",
+    "example": "examples",
 }
 
 
@@ -31,15 +35,15 @@ def header(name: str, right: Sequence[Span], width: int, look: Look) -> Line:
 
 
 def tabs(view: str, width: int, look: Look) -> Line:
-    """Return the views, the present one in brackets, later ones dim."""
+    """Return the views, the present one in brackets."""
     spans: list[Span] = []
     view = PARTS.get(view, view)
     for key, name, own in TABS:
         text = f"{key} {name}"
         spans.append(
             Span(
-                f"[{text}]" if own and own == view else f" {text} ",
-                "focus" if own == view and own else "text" if own else "dim",
+                f"[{text}]" if own == view else f" {text} ",
+                "focus" if own == view else "text",
             )
         )
     if sum(cells(span.text) for span in spans) > width:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tscope_tui.panes.chart import ChartPane
 from tscope_tui.panes.pane import Pane
+from tscope_tui.panes.relation import RelationPane
 from tscope_tui.plot import svg
 
 
@@ -24,6 +25,9 @@ def export(
         texts[".svg"] = svg(
             pane.series, title=f"{run}: {pane.name}", log_x=log_x, log_y=log_y, x_range=window
         )
+    elif isinstance(pane, RelationPane) and pane.series:
+        # Over something else than steps, the steps in sight and their scale say nothing.
+        texts[".svg"] = svg(pane.series, title=f"{run}: {pane.title}", log_x=pane.log_x, log_y=log_y)
     stem = _free(folder, re.sub(r"[^\w.-]+", "-", f"{run}-{table.name}").strip("-."), list(texts))
     written = []
     for suffix, text in texts.items():

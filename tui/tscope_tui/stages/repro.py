@@ -61,6 +61,12 @@ BOOSTING = {
 LAYERS = ("layer map", "layer course", "layer values", "within", "layer method")
 REGIME = ("moved", "turned", "modes", "learning", "regime method")
 COLLAPSE = ("nc1", "nc2", "nc3", "nc4", "collapse", "collapse method")
+# Those of averages, and of changes of gradients; likewise.
+AVERAGES = (
+    *("blend", "blend train", "single layers", "curvature"),
+    *("run course", "run course train", "candidates"),
+)
+GRADIENTS = ("since", "drift", "stable")
 # Those whose arrays are read at one step.
 _AT_STEP = ("spread", "spectrum", "visits", "layer values", "collapse")
 # That of the events, of every view.
@@ -78,8 +84,12 @@ _METRICS: Mapping[str, Collection[str]] = {
     "layers": LAYERS,
     "regime": REGIME,
     "neural-collapse": COLLAPSE,
+    "weight-averaging": AVERAGES,
+    "gradients": GRADIENTS,
     "events": EVENTS,
 }
+# The metrics whose arrays are not all over steps.
+_STEPLESS = ("boosting", "events", "weight-averaging", "gradients")
 # Columns of the narrowest screen that are left in the box.
 _WIDTH = 54
 
@@ -109,11 +119,11 @@ def repro(
         held: The result of effective parameters has held-out examples.
         known: The arrays of the result of the kernel; None where all are.
         example: The probe set of the examples, and the chosen one; None where none are shown.
-        arrays: The arrays that a pane of the layers, of movement or of neural collapse shows.
+        arrays: The arrays that a pane of views 5 and 6 shows.
     """
     if pane == "accuracy" and not has_accuracy:
         pane = "gradient"
-    opened = [f"trace = tscope.open({_text(path)})"]
+    opened = [f"trace = tscope.open({text_of(path)})"]
     if pane in _ARRAYS or (pane in EXAMPLES and example is not None):
         shown = _examples(pane, *example) if example and pane in EXAMPLES else ("trace.steps", *_ARRAYS[pane])
         start = [
@@ -130,7 +140,7 @@ def repro(
         if pane in ("layers", "contribution"):
             chosen["replay"] = True
         words = [f"--metric {metric}", *(flag(name, value) for name, value in chosen.items()), "--json"]
-        arguments = [_text(path), f'"{metric}"', *(f"{name}={_value(chosen[name])}" for name in chosen)]
+        arguments = [text_of(path), f'"{metric}"', *(f"{name}={_value(chosen[name])}" for name in chosen)]
         return [
             "# command line",
             *_wrapped(f"tscope analyze {word(path)}", words),
@@ -140,7 +150,7 @@ def repro(
             "result = tscope.analyze(",
             *(f"    {argument}," for argument in arguments),
             ")",
-            *(() if metric in ("boosting", "events") else ('step = result.arrays["step"].data',)),
+            *(() if metric in _STEPLESS else ('step = result.arrays["step"].data',)),
             *_shown(pane, band, step, held=held, known=known, given=arrays),
         ]
     if pane == "traces":
@@ -160,9 +170,9 @@ def _examples(pane: str, probe: str, example: int) -> tuple[str, ...]:
     """Return the recorded arrays that a pane of single examples shows."""
     folder = f"probe/{probe}"
     if pane == "picture":
-        return (f"trace[{_text(f'{folder}/input/0')}][{example}]",)
+        return (f"trace[{text_of(f'{folder}/input/0')}][{example}]",)
     each = "" if pane == "examples" else f"[:, {example}]"
-    return f"trace[{_text(f'{folder}/probe_step')}]", f"trace[{_text(f'{folder}/output')}]{each}"
+    return f"trace[{text_of(f'{folder}/probe_step')}]", f"trace[{text_of(f'{folder}/output')}]{each}"
 
 
 def _shown(
@@ -183,7 +193,7 @@ def _shown(
         return ['result.provenance["events"]']
     if pane in _METHODS:
         return ["result.scalars, result.notes"]
-    if pane in LAYERS or pane in REGIME or pane in COLLAPSE:
+    if pane in (*LAYERS, *REGIME, *COLLAPSE, *AVERAGES, *GRADIENTS):
         arrays = list(given)
     elif pane in UPDATES or pane in BOOSTING:
         arrays = list(UPDATES[pane] if pane in UPDATES else BOOSTING[pane])
@@ -239,10 +249,11 @@ def _array(name: str) -> str:
 
 
 def _value(value: object) -> str:
-    return _text(value) if isinstance(value, str) else str(value)
+    return text_of(value) if isinstance(value, str) else str(value)
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """Return a text as a literal of Python."""
     # Quoted as JSON, which Python reads too, so that no character of a path can end the string.
     return clean(json.dumps(str(value), ensure_ascii=False))
 

@@ -23,10 +23,13 @@ from tscope_tui.plot import compact
 from tscope_tui.spans import Line, Span, crop
 from tscope_tui.stages import (
     chrome,
+    run_along,
+    run_averaging,
     run_boosting,
     run_collapse,
     run_effective,
     run_examples,
+    run_forks,
     run_kernel,
     run_layers,
     run_regime,
@@ -43,7 +46,7 @@ from tscope_tui.stages.run_state import RunState
 # What is read after the curves, and kept meanwhile.
 _LATER = (
     *("telescoping", "effective", "kernel", "updates", "boosting", "layers", "regime", "collapse"),
-    *("examples", "shown"),
+    *("averages", "examples", "shown"),
 )
 
 
@@ -240,6 +243,8 @@ class RunStage(RunActions):
             return run_kernel.status_of(self.data.kernel, self.state.cursor)
         if self.state.view == "boosting" and self.data.boosting is not None:
             return run_boosting.status_of(self.data.boosting)
+        if (averaged := self._averaged()) is not None:
+            return averaged
         if self.state.view == "layers" and self.data.layers is not None:
             return run_layers.status_of(self.data.layers, self.state)
         if self.state.view == "regime" and self.data.regime is not None:
@@ -263,11 +268,22 @@ class RunStage(RunActions):
             ]
         return []
 
+    def _averaged(self) -> list[Span] | None:
+        """Return what is known of the averages in view; None in other views, and where nothing is known."""
+        data, state = self.data, self.state
+        if state.view == "forks" and data.averages is not None:
+            return run_forks.status_of(data, state)
+        if state.view == "along" and (along := run_along.shown_of(data, state)) is not None:
+            return run_along.status_of(data, along, state)
+        if state.view == "averaging" and (average := run_averaging.shown_of(data, state)) is not None:
+            return run_averaging.status_of(data, average, state)
+        return None
+
     # Actions.
 
     def act(self, action: str, key: str) -> None:
         """Carry out an action, and paint."""
-        if perform(self, action, key):
+        if perform(self, action):
             self.host.redraw()
 
     def click(self, x: int, y: int) -> None:
@@ -278,7 +294,7 @@ class RunStage(RunActions):
             key = chrome.tab_at(x, self.state.view)
             if key is not None:
                 view = next(view for tab, _, view in chrome.TABS if tab == key)
-                self.act(f"view:{view}" if view else "later", key)
+                self.act(f"view:{view}", key)
             return
         if y == height - bottom(size):
             self.go(self.scrubber().step_at(x, width))

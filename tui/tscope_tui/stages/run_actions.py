@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,17 @@ from tscope_tui.panes.relation import RelationPane
 from tscope_tui.panes.rows import RowsPane
 from tscope_tui.panes.spread import SpreadPane
 from tscope_tui.spans import Span
-from tscope_tui.stages import chrome, export, run_collapse, run_layers, run_regime
+from tscope_tui.stages import (
+    averaging_keys,
+    chrome,
+    export,
+    run_averaging,
+    run_collapse,
+    run_forks,
+    run_layers,
+    run_regime,
+)
+from tscope_tui.stages.averaging_repro import reproduced
 from tscope_tui.stages.repro import (
     BOOSTING,
     COLLAPSE,
@@ -41,7 +51,13 @@ from tscope_tui.stages.run_choices import REST, RunChoices
 _FRAMES = 10
 _PLAY_SECONDS = 10
 # Where the key of a view leads when it is pressed again.
-_AGAIN = {"kernel": "boosting", "layers": "regime", "regime": "collapse"}
+_AGAIN = {
+    "kernel": "boosting",
+    "averaging": "forks",
+    "forks": "along",
+    "layers": "regime",
+    "regime": "collapse",
+}
 
 
 class RunActions(RunChoices):
@@ -137,9 +153,13 @@ class RunActions(RunChoices):
         self.state = self.state.fit()
 
     def do_pan(self, direction: int) -> None:
-        """Move what is in sight; in the kernel, the column of the chosen pair."""
-        if self._focused()[0] == "kernel":
+        """Move what is in sight; in the kernel the column of the chosen pair, and of averages α."""
+        name = self._focused()[0]
+        if name == "kernel":
             self._choose_pair(0, direction)
+            return
+        if name in run_averaging.PANES:
+            self.state = averaging_keys.pointed(self.data, self.state, direction) or self.state
             return
         before = self.state.window
         self.state = self.state.pan(direction)
@@ -150,7 +170,7 @@ class RunActions(RunChoices):
     def do_log_y(self) -> None:
         """Turn logarithmic values of the focused pane on or off."""
         name, pane = self._focused()
-        if not isinstance(pane, ChartPane | LayerMapPane):
+        if not isinstance(pane, ChartPane | RelationPane | LayerMapPane):
             self.host.say("this pane has no values to draw; tab to a chart")
             return
         self.state = replace(self.state, focus=name).toggled_log(pane.log_y)
@@ -186,10 +206,6 @@ class RunActions(RunChoices):
         """Whether a view's key was pressed while it, or one that it leads to, is shown."""
         return chrome.PARTS.get(self.state.view, self.state.view) == view
 
-    def do_later(self, key: str) -> None:
-        """Say what a view of a later version needs."""
-        self.host.say(chrome.LATER[key])
-
     def do_focus(self, direction: int) -> None:
         """Focus the next pane."""
         width, height = self.host.screen_size()
@@ -201,7 +217,7 @@ class RunActions(RunChoices):
         self.state = replace(self.state, maximised=not self.state.maximised)
 
     def do_enter(self) -> None:
-        """Open the selected trace, or go to the event at the cursor."""
+        """Open the selected trace or fork, or go to the event at the cursor."""
         name, _ = self._focused()
         if name == "traces" and self.siblings[self.side].path != self.path:
             self.host.open(self.siblings[self.side].path, [entry.path for entry in self.siblings])
@@ -209,6 +225,13 @@ class RunActions(RunChoices):
             self.do_event(1)
         elif name == "examples" and self.data.examples is not None:
             self.drill(self.chosen_example())
+        elif (
+            name == "sweep"
+            and (sweep := run_averaging.averages_of(self.data).sweep) is not None
+            and sweep.forks
+        ):
+            path = sweep.forks[run_forks.fork_of(sweep, self.state)].path
+            self.host.open(path, [sweep.base, *(fork.path for fork in sweep.forks)])
 
     def do_back(self) -> None:
         """Undo the last thing that covers others: maximised pane, marked range, zoom; else leave."""
@@ -228,6 +251,9 @@ class RunActions(RunChoices):
         if self.state.view == "boosting" and self.data.boosting is None and not self.analysis.progress:
             self.host.ask("against the trace of trees: ", "", self._against, None)
             return
+        if self.state.view in averaging_keys.VIEWS and name not in ("traces", "recorded"):
+            self._average(averaging_keys.request_of(self.data, self.state, name))
+            return
         self.analysis.toggle(*request_of(self.data, self.state, name))
 
     def _against(self, text: str) -> None:
@@ -235,10 +261,25 @@ class RunActions(RunChoices):
         if text.strip():
             self.analysis.toggle(boosting.METRIC, ["--against", text.strip()])
 
+    def _average(self, request: averaging_keys.Request | None) -> None:
+        """Start an analysis of the averages, or cancel the one that runs; ask what to average with."""
+        if request is None and not self.analysis.progress:
+            self.host.ask("average with the trace, or of the steps (0,last): ", "", self._averaged_with, None)
+            return
+        # What is saved then is the newest, and is to be seen.
+        self.state = self.state.at_row("average", 0) if self.state.view == "averaging" else self.state
+        self.analysis.toggle_request(request)
+
+    def _averaged_with(self, text: str) -> None:
+        """Average with the traces, or of the steps, that were named."""
+        request = averaging_keys.answered(self.data, text)
+        if request is not None:
+            self._average(request)
+
     def do_export(self) -> None:
         """Write the focused pane to files."""
         name, pane = self._focused()
-        log_y = isinstance(pane, ChartPane) and self.state.log_y.get(name, pane.log_y)
+        log_y = isinstance(pane, ChartPane | RelationPane) and self.state.log_y.get(name, pane.log_y)
         try:
             written = export.export(
                 pane,
@@ -270,6 +311,9 @@ class RunActions(RunChoices):
     def do_repro(self) -> None:
         """Show the commands that give the numbers of the focused pane."""
         name, pane = self._focused()
+        if self.state.view in averaging_keys.VIEWS and (lines := reproduced(self.data, self.state, name)):
+            self._show_repro(name, lines)
+            return
         told = self.data.telescoping
         options: Mapping[str, object] = {}
         data = self.data
@@ -306,6 +350,9 @@ class RunActions(RunChoices):
         if shown is not None:
             # Where there is no room for the pane of the method, its notes are read here.
             lines += [f"# note: {note}" for note in shown.notes]
+        self._show_repro(name, lines)
+
+    def _show_repro(self, name: str, lines: Sequence[str]) -> None:
         self.host.show(
             f"reproduce: {name}", [(Span(line, "dim" if line.startswith("#") else "text"),) for line in lines]
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from tscope_tui.data import boosting, collapse, effective, kernel, layers, regime, saved_events, updates
 from tscope_tui.data.run import RunData
 from tscope_tui.jobs.analysis import Analysis
+from tscope_tui.stages.averaging_keys import Request
 from tscope_tui.stages.flags import flags
 from tscope_tui.stages.host import Host
 from tscope_tui.stages.run_state import RunState
@@ -91,9 +92,21 @@ class RunAnalysis:
         if self._job is not None:
             self.cancel()
             return
-        job = Analysis(self._path, metric, options)
-        self._job = job
-        self.progress = f"analysing: {metric}" + (" by replay" if "--replay" in options else "")
+        told = f"analysing: {metric}" + (" by replay" if "--replay" in options else "")
+        self._start(Analysis(self._path, metric, options), told)
+
+    def toggle_request(self, request: Request | None) -> None:
+        """Start an analysis of averages, maybe of another trace, or cancel the one that runs."""
+        if self._job is not None or request is None:
+            self.cancel()
+        elif request.metric:
+            options = [word for flag in flags(request.metric, request.options) for word in shlex.split(flag)]
+            self._start(Analysis(request.path, request.metric, options), f"analysing: {request.metric}")
+        else:
+            self._start(Analysis(request.path, verb=("forks", "--compute")), "analysing the forks")
+
+    def _start(self, job: Analysis, told: str) -> None:
+        self._job, self.progress = job, told
         self._host.background("analysis", lambda: job.run(self._report), self._done)
 
     def cancel(self) -> None:

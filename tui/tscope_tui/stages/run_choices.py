@@ -14,6 +14,7 @@ from tscope_tui.data.kernel import ORDERS as KERNEL_ORDERS
 from tscope_tui.data.run import RunData
 from tscope_tui.layout import Rect
 from tscope_tui.panes.pane import Pane
+from tscope_tui.stages import averaging_keys
 from tscope_tui.stages.host import Host
 from tscope_tui.stages.run_collapse import SHOWN as SPREADS
 from tscope_tui.stages.run_examples import chosen_of, order_of, orders_of, ranked
@@ -30,6 +31,9 @@ _FIRST = {
     "effective": "parameters",
     "kernel": "kernel",
     "boosting": "norms",
+    "averaging": "blend",
+    "forks": "sweep",
+    "along": "run course",
     "layers": "layer map",
     "regime": "moved",
     "collapse": "nc1",
@@ -121,6 +125,11 @@ class RunChoices(ABC):
             most = max(0, self.data.updates.train.size - room)
             first = min(max(0, self.state.first_influence + direction), most)
             self.state = replace(self.state, first_influence=first)
+        elif self.state.view in averaging_keys.VIEWS:
+            found = averaging_keys.chosen(self.data, self.state, name, direction)
+            if found is None:
+                self.host.say("nothing to choose from; see the pane")
+            self.state = found or self.state
         elif self.state.view in ("layers", "regime", "collapse"):
             self._choose_row(direction)
         elif self.by_example:
@@ -130,7 +139,7 @@ class RunChoices(ABC):
             self.reload(REST)
 
     def _choose_row(self, direction: int) -> None:
-        """Choose the next layer, matrix or pair of what is shown, mode or measure; before the first mode come all."""
+        """Choose the next layer, matrix, pair, mode or measure that is shown; before the first mode come all."""
         layers, regime = self.data.layers, self.data.regime
         if self.state.view == "layers" and layers is not None:
             kind = quantity_of(layers, self.state).kind
@@ -189,12 +198,17 @@ class RunChoices(ABC):
 
         Those of the kernel are the layers' shares of it, and its series are the first.
         """
+        if self.state.view in averaging_keys.VIEWS:
+            known = averaging_keys.quantities(self.state.view)
+            self.state = self.state.other_quantity(direction, len(known))
+            self.host.say(known[self.state.quantities[self.state.view]])
+            return
         if self.state.view in ("layers", "regime", "collapse"):
             self._choose_quantity(direction)
             return
         found = self.data.kernel
         if self.state.view != "kernel" or found is None or not found.shares:
-            self.host.say("no layers of the kernel are known; views 4 and 6 have quantities to choose from")
+            self.host.say("no layers of the kernel are known; views 4 to 6 have quantities to choose from")
             return
         place = (self.state.kernel_share + direction) % (len(found.shares) + 1)
         self.state = replace(self.state, kernel_share=place)
@@ -244,7 +258,11 @@ class RunChoices(ABC):
         self.state = self.state.other_pair(rows * down, columns * across, points)
 
     def do_output(self) -> None:
-        """Choose the next output."""
+        """Choose the next output; in the views of averages, the next saved result."""
+        if self.state.view in averaging_keys.VIEWS:
+            self.state, told = averaging_keys.other_result(self.data, self.state)
+            self.host.say(told)
+            return
         outputs = self._outputs()
         if outputs < 2:
             self.host.say("there is only one output" if outputs else "no predictions to choose from")

@@ -16,10 +16,14 @@ from tscope_tui.panes.shares import SharesPane
 from tscope_tui.panes.traces import TracesPane
 from tscope_tui.plot import Dash, Series
 from tscope_tui.stages import run_examples
+from tscope_tui.stages.run_absence import unread
+from tscope_tui.stages.run_along import along_panes
+from tscope_tui.stages.run_averaging import averaging_panes
 from tscope_tui.stages.run_boosting import boosting_panes
 from tscope_tui.stages.run_collapse import collapse_panes
 from tscope_tui.stages.run_effective import effective_panes
 from tscope_tui.stages.run_events import events_pane
+from tscope_tui.stages.run_forks import forks_panes
 from tscope_tui.stages.run_kernel import kernel_panes
 from tscope_tui.stages.run_layers import layers_panes
 from tscope_tui.stages.run_regime import regime_panes
@@ -54,6 +58,9 @@ def panes_of(
         **effective_panes(data, loaded=loaded),
         **kernel_panes(data, state, loaded=loaded),
         **boosting_panes(data, loaded=loaded),
+        **averaging_panes(data, state, loaded=loaded),
+        **forks_panes(data, state, loaded=loaded),
+        **along_panes(data, state, loaded=loaded),
         **layers_panes(data, state, loaded=loaded),
         **regime_panes(data, state, loaded=loaded),
         **collapse_panes(data, state, loaded=loaded),
@@ -78,14 +85,7 @@ def _scalars(data: RunData, state: RunState, name: str, labels: Mapping[str, str
             series.append(Series(label, curve.steps[skip:], curve.values[skip:], dashes[len(series)]))
     first = series[0] if series else None
     positive = first is not None and bool((first.points[1] > 0).any())
-    return ChartPane(name, tuple(series), log and positive, _unread(data, f"no {name} was recorded"))
-
-
-def _unread(data: RunData, missing: str) -> tuple[str, ...]:
-    """Return why there is nothing: not read yet, not readable, or not recorded."""
-    if data.problems:
-        return data.problems
-    return (missing,) if data.steps is not None else ("reading …",)
+    return ChartPane(name, tuple(series), log and positive, unread(data) or (f"no {name} was recorded",))
 
 
 def _accuracy(data: RunData, state: RunState) -> ChartPane:
@@ -102,11 +102,7 @@ def _accuracy(data: RunData, state: RunState) -> ChartPane:
 
 def _missing(data: RunData, loaded: bool) -> tuple[str, ...]:
     """Return what would provide the predictions."""
-    if data.problems:
-        return data.problems
-    if not loaded or data.steps is None:
-        return ("reading …",)
-    return (
+    return unread(data, loaded=loaded) or (
         "no predictions were recorded and none are saved",
         "press a, or run:",
         f"{analyse_text(data.path)} --probe FILE.npz",

@@ -17,8 +17,8 @@ class RunState:
     """The shared cursor, the steps in sight, and the choices of each pane.
 
     Attributes:
-        view: overview, telescoping, effective, kernel, boosting, layers, regime, collapse, examples or
-            example.
+        view: overview, telescoping, effective, kernel, boosting, averaging, forks, along, layers, regime,
+            collapse, examples or example.
         focus: The pane with the focus.
         maximised: It has the whole room.
         cursor: The step of the scrubber.
@@ -41,7 +41,7 @@ class RunState:
         kernel_share: Which of the quantities that layers share in is shown, counted from 1; 0 for none.
         difference: The kernel is shown less the first one.
         quantities: Which of its quantities a view shows, by the view's name, counted from 0.
-        rows: Which row is chosen, by what the rows are: layer, matrix, pair or mode, counted from 0.
+        rows: Which row is chosen, by what the rows are (layer, matrix, pair, mode, fork, …), counted from 0.
     """
 
     view: str = "overview"
