@@ -139,7 +139,7 @@ class RunChoices(ABC):
             self.reload(REST)
 
     def _choose_row(self, direction: int) -> None:
-        """Choose the next layer, matrix, pair, mode or measure that is shown; before the first mode come all."""
+        """Choose the next layer, matrix, pair, mode or measure in view; before the first mode come all."""
         layers, regime = self.data.layers, self.data.regime
         if self.state.view == "layers" and layers is not None:
             kind = quantity_of(layers, self.state).kind
