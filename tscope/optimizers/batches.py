@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _BYTES = 64 << 20  # of outputs and gradients that are read at once
 _UNKNOWN = -1
+# Values whose squares overflow are beyond what a fit can use, and soon not finite.
+_OVERFLOWING = 1e100
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +148,18 @@ class Batches:
     def _tensor(self, values: NDArray[Any]) -> Tensor:
         found = torch.from_numpy(np.array(values, order="C"))
         return found if self._dtype is None else found.to(self._dtype)
+
+
+def counted(trace: Trace, batches: Batches) -> Iterator[Batch]:
+    """Yield the batches of the steps that counted, up to where the run diverged."""
+    skipped = trace.reader.read("skipped")
+    known = bool(trace.reader.read("batch/size")[1:].any())
+    for batch in batches.rows(1, trace.rows, known=known):
+        if skipped[batch.row]:
+            continue
+        if not batch.finite or float(batch.output.abs().max()) > _OVERFLOWING:
+            return
+        yield batch
 
 
 class ExampleInputs:

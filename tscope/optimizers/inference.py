@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 from tscope_format.errors import AnalysisError, MissingDataError, UsageError, clean
 
-from tscope.optimizers.batches import Batch, Batches
+from tscope.optimizers.batches import Batches, counted
 from tscope.optimizers.losses import KINDS, Kind, Loss, Reduction, mean, reduction_weights
+from tscope.optimizers.positions import infer_positions
+from tscope.optimizers.rounding import half_unit, spread_limit
 
 if TYPE_CHECKING:
     from tscope.trace import Trace
@@ -32,12 +33,6 @@ _LEAST_MOVEMENT = 1e-3
 _LARGEST_DENOMINATOR = 128
 # Another kind of loss must fit worse by this.
 _CLEARLY = 10.0
-# A fit may be off by so many roundings of the residual and of the mean; one of each was measured.
-_ROUNDINGS, _EACH = 20.0, 10.0
-_LARGEST, _LEAST_LIMIT = 1e3, 1e-10
-_OVERFLOWING = 1e100
-# What a softmax's gradients add up to, relative to their size.
-_ZERO_SUM = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +86,7 @@ def infer_loss(trace: Trace, *, kind: str | None = None, labels: Tensor | None =
         for reduction in _reductions(visits.sizes)
         for fit in _fits(visits, name, reduction, known)
     ]
-    _refuse_positions(visits, fits)
+    _refuse_positions(trace, batches, fits)
     best = _best(fits, given=known is not None)
     factor = _rounded(best, batches.outputs, 1e-9 if batches.gradient_dtype == "float64" else 1e-5)
     loss = _labelled(trace, batches, best, factor, known)
@@ -122,25 +117,12 @@ def _as_values(labels: Tensor, batches: Batches) -> Tensor:
     return flat.double()
 
 
-def _rows(trace: Trace, batches: Batches) -> Iterator[Batch]:
-    """Yield the batches of the steps that counted, up to where the run diverged."""
-    skipped = trace.reader.read("skipped")
-    known = bool(trace.reader.read("batch/size")[1:].any())
-    for batch in batches.rows(1, trace.rows, known=known):
-        if skipped[batch.row]:
-            continue
-        # Values whose squares overflow are beyond what a fit can use, and soon not finite.
-        if not batch.finite or float(batch.output.abs().max()) > _OVERFLOWING:
-            return
-        yield batch
-
-
 def _some(trace: Trace, batches: Batches) -> _Visits:
     """Return the visits that the kind and factor are fitted on."""
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     sizes: list[int] = []
     values = 0
-    for batch in _rows(trace, batches):
+    for batch in counted(trace, batches):
         chosen = batch.examples < _FITTED_EXAMPLES
         parts.append((batch.examples[chosen], batch.output[chosen], batch.output_grad[chosen]))
         per_slot = [size for size in batch.sizes for _ in range(size)]
@@ -154,8 +136,7 @@ def _some(trace: Trace, batches: Batches) -> _Visits:
             "be told"
         )
     examples, outputs, gradients = (torch.cat(part) for part in zip(*parts, strict=True))
-    half = float(np.finfo(batches.gradient_dtype).eps) / 2
-    return _Visits(examples, outputs, gradients, tuple(sizes), half)
+    return _Visits(examples, outputs, gradients, tuple(sizes), half_unit(batches.gradient_dtype))
 
 
 def _reductions(sizes: Sequence[int]) -> tuple[Reduction, ...]:
@@ -197,9 +178,7 @@ def _fit_known(
 
 
 def _limit(half: float, mu: Tensor, inverse: float, size: float) -> float:
-    """Return what rounding may make of a spread: that of μ(f) counts for more, where μ(f) − y is small."""
-    larger = min(_relative(float(mu.square().sum()), inverse, size), _LARGEST)
-    return max(_LEAST_LIMIT, half * (_ROUNDINGS + _EACH * larger))
+    return spread_limit(half, _relative(float(mu.square().sum()), inverse, size))
 
 
 def _relative(off: float, inverse: float, size: float) -> float:
@@ -250,7 +229,7 @@ def _best(fits: Sequence[_Fit], *, given: bool) -> _Fit:
     return best
 
 
-def _refuse_positions(visits: _Visits, fits: Sequence[_Fit]) -> None:
+def _refuse_positions(trace: Trace, batches: Batches, fits: Sequence[_Fit]) -> None:
     """Refuse a cross-entropy at each position of a sequence by name, where nothing else fits.
 
     Raises:
@@ -258,21 +237,14 @@ def _refuse_positions(visits: _Visits, fits: Sequence[_Fit]) -> None:
     """
     if any(fit.spread <= fit.limit for fit in fits):
         return
-    outputs = visits.output.shape[1]
-    whole = visits.gradient * torch.tensor(visits.sizes, dtype=torch.float64)[:, None]
-    for classes in (size for size in range(2, outputs) if outputs % size == 0):
-        f, u = (values.reshape(-1, classes) for values in (visits.output, whole))
-        # The gradients of a softmax sum to zero; those of other groupings do not.
-        if float(u.sum(1).square().sum()) > _ZERO_SUM**2 * float(u.square().sum()):
-            continue
-        mu, y = mean("cross_entropy", f), _classes("cross_entropy", u)
-        fit = _fit_known("cross_entropy", "mean", mu, y, u, visits.half, classes=True)
-        if fit.spread <= fit.limit:
-            raise AnalysisError(
-                f"the loss is a cross-entropy at each of {outputs // classes} positions, over {classes} "
-                "classes: label sensitivity is known for one label an example, not for one at each position "
-                "of a sequence; train on examples with one label each (the last position's, for one)"
-            )
+    found = infer_positions(trace, (batches.outputs,))
+    if found is not None:
+        raise AnalysisError(
+            f"the loss is a cross-entropy at each of {found.positions.count} positions, over "
+            f"{found.positions.classes} classes: label sensitivity is known for one label an example, not "
+            "for one at each position of a sequence; train on examples with one label each (the last "
+            "position's, for one)"
+        )
 
 
 def _misfit(kind: Kind, spread: float, limit: float, *, given: bool) -> AnalysisError:
@@ -303,7 +275,7 @@ def _labelled(trace: Trace, batches: Batches, fit: _Fit, factor: float, known: T
     counts = torch.zeros(batches.examples, dtype=torch.float64)
     weighted, weights = torch.zeros(shape, dtype=torch.float64), torch.zeros_like(counts)
     residual = 0.0
-    for batch in _rows(trace, batches):
+    for batch in counted(trace, batches):
         c = factor * reduction_weights(fit.reduction, batch.sizes, batch.output)
         off = batch.output_grad / c[:, None]
         y = mean(fit.kind, batch.output) - off

@@ -3,7 +3,7 @@
 `export` (copied alone into the user's process) writes the graph; `Program` evaluates it at any parameters.
 """
 
-from tscope.program.derivatives import evaluate, jvp, vjp
+from tscope.program.derivatives import evaluate, jvp, output_shape, vjp
 from tscope.program.export import export
 from tscope.program.export_json import ExportError
 from tscope.program.export_shield import ad_friendly
@@ -22,5 +22,6 @@ __all__ = [
     "jvp",
     "jvp_layers",
     "leaves",
+    "output_shape",
     "vjp",
 ]

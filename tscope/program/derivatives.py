@@ -83,6 +83,15 @@ def evaluate(
     return torch.cat(found)
 
 
+def output_shape(
+    program: Program, parameters: Tensors, buffers: Tensors, inputs: Sequence[Tensor]
+) -> tuple[int, ...]:
+    """Return the shape of one example's output. One forward pass over the first examples."""
+    with torch.no_grad():
+        part = next(chunks(program, OutputFunctional(), inputs, 1))
+        return tuple(program(parameters, buffers, part.inputs).shape[1:])
+
+
 def jvp(
     program: Program,
     functional: OutputFunctional,

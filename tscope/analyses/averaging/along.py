@@ -13,7 +13,7 @@ from tscope_format.results import Array
 
 from tscope.analyses.averaging.between import Found, Scalars
 from tscope.analyses.averaging.members import Member, check_finite
-from tscope.analyses.averaging.scores import Score, score
+from tscope.analyses.averaging.scores import Score
 from tscope.averaging import Schedule, State, combine
 from tscope.averaging.schedules import FAMILIES
 
@@ -52,8 +52,7 @@ class _Halves:
         for part, places in self.parts.items():
             labels = stage.splits[self.source[part]].labels
             if labels is not None:
-                own = outputs[self.source[part]][places]
-                found[part] = score(stage.kind, own, labels[places], stage.threshold)
+                found[part] = stage.scored(outputs[self.source[part]][places], labels[places])
         return found
 
 

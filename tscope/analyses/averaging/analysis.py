@@ -44,6 +44,7 @@ def analyse(trace: Trace, options: Options, watch: Watch) -> Result:
     scalars = {
         "form": form,
         "loss": stage.kind,
+        **({} if stage.positions is None else {"positions": stage.positions.count}),
         "examples_train": stage.splits["train"].count,
         "examples_test": stage.splits["test"].count if "test" in stage.splits else 0,
         **found.scalars,
@@ -69,7 +70,14 @@ def _notes(stage: Stage) -> list[str]:
     if stage.probe is not None and stage.probe.in_sample:
         found.append(f"probe set {clean(stage.probe.name)} is in-sample: its examples were trained on")
     known = [examples.labels for examples in stage.splits.values() if examples.labels is not None]
+    if stage.positions is not None:
+        ignored = sum(int((labels < 0).sum()) for labels in known)
+        found.append(
+            f"the loss is a cross-entropy at each of {stage.positions.count} positions; figures are means "
+            f"over positions, without the {ignored} of {sum(labels.numel() for labels in known)} that do not "
+            "count"
+        )
     # Of the labels themselves, for the loss alone: are they classes?
-    if all(score(stage.kind, labels, labels, stage.threshold).accuracy is None for labels in known):
+    elif all(score(stage.kind, labels, labels, stage.threshold).accuracy is None for labels in known):
         found.append("the labels are values, not classes: there is no accuracy")
     return found

@@ -96,7 +96,7 @@ def _along_alpha(blend: Blend, options: Options, watch: Watch) -> tuple[str, dic
         def above(alpha: float, name: str = name) -> float:
             return blend.excess(name, (alpha, 1 - alpha))
 
-        highest(above, low, high, tolerance=_TOLERANCE)
+        highest(above, low, grid[top], high, tolerance=_TOLERANCE)
         kept.add(max(blend.points, key=partial(blend.excess, name)))
     weights = sorted(kept)
     return "alpha", _arrays(blend, "alpha", weights, [own[0] for own in weights])

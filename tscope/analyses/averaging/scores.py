@@ -12,6 +12,7 @@ from torch.nn import functional
 from tscope.analyses.decision import decision
 
 if TYPE_CHECKING:
+    from tscope.optimizers import Positions
     from tscope.optimizers.losses import Kind
 
 
@@ -52,3 +53,19 @@ def score(kind: Kind, outputs: Tensor, labels: Tensor, threshold: float | None =
         return Score(float(loss), None)
     right = torch.from_numpy(chosen.classes(outputs.numpy()) == chosen.labels)
     return Score(float(loss), float(right.double().mean()))
+
+
+def score_positions(positions: Positions, outputs: Tensor, labels: Tensor) -> Score:
+    """Return the mean cross-entropy and the share of right classes over all positions that count.
+
+    That is `cross_entropy` of torch with mean reduction and an `ignore_index`, of all examples as one batch.
+
+    Args:
+        positions: Where they are in the outputs.
+        outputs: f (example, output), float64.
+        labels: Classes (example, position), negative where they do not count; NaN if none does.
+    """
+    counts = labels >= 0
+    f, y = positions.scores(outputs)[counts], labels[counts]
+    loss = functional.cross_entropy(f, y)
+    return Score(float(loss), float((f.argmax(1) == y).double().mean()))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,24 +12,27 @@ import torch
 from torch import Tensor
 from tscope_format.errors import AnalysisError, MissingDataError, clean
 
-from tscope.analyses.averaging.scores import Score, score
+from tscope.analyses.averaging.scores import Score, score, score_positions
+from tscope.analyses.averaging.target import held_out_labels, read_target
 from tscope.analyses.effective.setup import held_out
-from tscope.analyses.kernel.setup import Examples, chosen_labels, drawn, probe_labels, taken
+from tscope.analyses.kernel.setup import Examples, drawn, taken
 from tscope.averaging import Curvature, Recalibration, State, bend, linearised
-from tscope.optimizers import infer_loss, read_labels, training_functional
+from tscope.optimizers import training_functional
 from tscope.optimizers.batches import ExampleInputs
 from tscope.probes import ProbeSet
-from tscope.program import OutputFunctional, Program, evaluate, jvp
+from tscope.program import OutputFunctional, Program, evaluate, jvp, output_shape
 from tscope.replay import Replay, replay_dtype
 from tscope.replay.flat import tensor
 from tscope.replay.memory import examples_that_fit
 
 if TYPE_CHECKING:
     from tscope.analyses.averaging.options import Options
+    from tscope.optimizers import Positions
     from tscope.optimizers.losses import Kind
     from tscope.trace import Trace
 
-_EXAMPLES = 2048  # of each set, by default
+_EXAMPLES = 2048  # of each set, by default,
+_LARGEST = 1 << 22  # and so many outputs: 32 MB for each of some 16 models and terms that are held
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +43,7 @@ class Stage:
         program: The model, in the dtype of the analysis.
         functional: The outputs that are taken.
         kind: The loss.
+        positions: Of a label at each position: where they are in the outputs; else None.
         splits: The examples by name: "train", and "test" where there are held-out ones; some may have no
             labels.
         probe: The probe set that the held-out ones are of.
@@ -52,6 +57,7 @@ class Stage:
     program: Program
     functional: OutputFunctional
     kind: Kind
+    positions: Positions | None
     splits: Mapping[str, Examples]
     probe: ProbeSet | None
     threshold: float | None
@@ -100,7 +106,13 @@ class Stage:
     def score(self, name: str, outputs: Tensor) -> Score | None:
         """Return loss and accuracy of outputs on one of the sets; None where it has no labels."""
         labels = self.splits[name].labels
-        return None if labels is None else score(self.kind, outputs, labels, self.threshold)
+        return None if labels is None else self.scored(outputs, labels)
+
+    def scored(self, outputs: Tensor, labels: Tensor) -> Score:
+        """Return loss and accuracy of outputs for labels: (example, output), or of positions."""
+        if self.positions is not None:
+            return score_positions(self.positions, outputs, labels)
+        return score(self.kind, outputs, labels, self.threshold)
 
     def curvature(
         self, origin: State, members: Sequence[State], outputs: Sequence[Mapping[str, Tensor]]
@@ -145,28 +157,30 @@ def prepare(trace: Trace, options: Options, others: Sequence[Trace] = ()) -> Sta
     program = trace.program().to(dtype)
     functional = training_functional(trace, program)
     inputs = ExampleInputs(trace)
-    most = min(_EXAMPLES, inputs.count) if options.train is None else options.train
-    numbers = drawn("train", "training", inputs.count, most, 1, options.seed)
-    given = taken(trace, inputs, numbers, dtype)
     _, theta, buffers = next(Replay(trace, dtype=dtype).at([0]))
-
-    def run(count: int) -> Tensor:
-        return evaluate(program, functional, theta, buffers, [value[:count] for value in given])
-
-    outputs = run(1).shape[1]
-    kind, known, notes = _loss(trace, options, outputs)
-    labels = chosen_labels(known, numbers, None, outputs)
-    if known is not None and labels is None:
+    shape = output_shape(program, theta, buffers, taken(trace, inputs, np.arange(1), dtype))
+    target = read_target(trace, options, shape)
+    notes = list(target.notes)
+    most = max(1, min(_EXAMPLES, _LARGEST // math.prod(shape)))
+    count = min(most, inputs.count) if options.train is None else options.train
+    numbers = drawn("train", "training", inputs.count, count, 1, options.seed)
+    given = taken(trace, inputs, numbers, dtype)
+    labels = target.training(numbers, math.prod(shape))
+    if target.labels is not None and labels is None:
         notes.append("not every drawn training example has a label for each output: no loss on them")
     splits = {"train": Examples(numbers, given, labels)}
+    positions = target.positions
     found = (held_out(own, options.probe) for own in (trace, *others))
     probe = next((held for held in found if held is not None), None)
     if probe is not None:
-        splits["test"] = _held(probe, options, outputs, dtype)
-        if splits["test"].labels is None:
+        held = _held(probe, options, most, dtype)
+        positions, labels, told = held_out_labels(target, probe, held, splits["train"], shape)
+        splits["test"] = replace(held, labels=labels)
+        notes += told
+        if labels is None:
             notes.append(
-                f"the probe set {clean(probe.name)} has no labels that fit the model's {outputs} outputs: no "
-                "loss on held-out examples"
+                f"the probe set {clean(probe.name)} has no labels that fit the model's "
+                f"{' × '.join(map(str, shape))} outputs: no loss on held-out examples"
             )
     elif options.test is not None:
         raise MissingDataError(
@@ -180,13 +194,18 @@ def prepare(trace: Trace, options: Options, others: Sequence[Trace] = ()) -> Sta
             f"{clean(trace.path)}: neither training nor held-out examples have labels, so there is no loss "
             "to compare; give them with `--labels FILE.npz` or `--probe FILE.npz` (x, y)"
         )
+
+    def run(count: int) -> Tensor:
+        return evaluate(program, functional, theta, buffers, [value[:count] for value in given])
+
     recalibration = Recalibration(program) if options.recalibrate else None
     if recalibration is not None and not recalibration.layers:
         recalibration = None
     return Stage(
         program,
         functional,
-        kind,
+        target.kind,
+        positions,
         splits,
         probe,
         options.threshold,
@@ -197,40 +216,15 @@ def prepare(trace: Trace, options: Options, others: Sequence[Trace] = ()) -> Sta
     )
 
 
-def _loss(trace: Trace, options: Options, outputs: int) -> tuple[Kind, Tensor | None, list[str]]:
-    """Return the loss's kind, the labels of all training examples (example, output), and what is unknown.
-
-    A loss that was named is taken as it is: its labels may still be those of a file, where the run's own
-    gradients do not tell them (of a model that ends in a softmax, for one).
-    """
-    labels = None if options.labels is None else read_labels(trace, options.labels)
-    named = None if options.loss == "auto" else options.loss
-    try:
-        found = infer_loss(trace, kind=named, labels=labels)
-    except (AnalysisError, MissingDataError) as error:
-        if named is None:
-            raise type(error)(
-                f"the training loss cannot be told ({clean(error)}); name it with `--loss`, and give the "
-                "training labels with `--labels FILE.npz` (x, y)"
-            ) from error
-        kind: Kind = "mse" if named == "mse" else "bce" if named == "bce" else "cross_entropy"
-        if labels is None:
-            return kind, None, [f"the training labels cannot be told ({clean(error)}): no loss on them"]
-        known = probe_labels(ProbeSet("labels", (), labels.numpy()), outputs)
-        return kind, known, ["loss and labels are as given: the recorded gradients are not of them"]
-    return found.kind, found.labels, []
-
-
-def _held(probe: ProbeSet, options: Options, outputs: int, dtype: torch.dtype) -> Examples:
-    """Return the drawn examples of a probe set."""
-    most = min(_EXAMPLES, probe.examples) if options.test is None else options.test
-    numbers = drawn("test", "held-out", probe.examples, most, 1, options.seed)
+def _held(probe: ProbeSet, options: Options, most: int, dtype: torch.dtype) -> Examples:
+    """Return the drawn examples of a probe set, without labels."""
+    count = min(most, probe.examples) if options.test is None else options.test
+    numbers = drawn("test", "held-out", probe.examples, count, 1, options.seed)
     inputs = []
     for array in probe.inputs:
         value = tensor(array[numbers], str(array.dtype))
         inputs.append(value.to(dtype) if value.is_floating_point() else value)
-    labels = chosen_labels(probe_labels(probe, outputs), numbers, None, outputs)
-    return Examples(numbers, tuple(inputs), labels)
+    return Examples(numbers, tuple(inputs), None)
 
 
 def _batch(trace: Trace, program: Program) -> int:
