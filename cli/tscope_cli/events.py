@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _MOST = 12  # in the table
 _SHORT = 6  # in `info`
+_READ = ("effective-params", "kernel")  # results that the search reads, where there are some
 
 
 def tables(result: Result) -> list[tuple[str, list[str]]]:
@@ -67,7 +68,18 @@ def short(path: Path, results: Sequence[ResultInfo], steps: dict[str, int]) -> l
         seen = result.scalars.get("steps")
         if isinstance(seen, int) and seen < steps[root]:
             lines.append(f"{of}the run went on after step {seen:,}, as far as was looked")
+        lines += [f"{of}{told}" for told in _since(result, results, root)]
     return lines
+
+
+def _since(result: Result, results: Sequence[ResultInfo], root: str) -> list[str]:
+    """Return which results that the search reads were saved after it, if any."""
+    used = result.provenance.get("results")
+    known = used if isinstance(used, dict) else {}
+    newest = {info.metric: info.id for info in results if info.root == root and info.metric in _READ}
+    since = [metric for metric in _READ if metric in newest and newest[metric] != known.get(metric)]
+    told = f"{' and '.join(since)} saved since: `--metric events` looks again"
+    return [told] if since else []
 
 
 def reading(result: Result) -> tuple[str, ...]:

@@ -85,6 +85,17 @@ def test_info_lists_what_the_newest_result_found(tscope: Runner, tmp_path: Path)
     assert "nothing stands out" in tscope("info", trace.path).out
 
 
+def test_info_says_that_a_result_was_saved_after_the_search(tscope: Runner, tmp_path: Path) -> None:
+    trace = write(tmp_path / "run.zarr", losses())
+    save_result(trace.path, Result("events", {"steps": ROWS}, {}, {"events": []}), "model")
+    assert "looks again" not in tscope("info", trace.path).out
+    kernel = save_result(trace.path, Result("kernel", {}, {}, {}), "model")
+    assert "kernel saved since: `--metric events` looks again" in tscope("info", trace.path).out
+    read = {"events": [], "results": {"kernel": kernel}}
+    save_result(trace.path, Result("events", {"steps": ROWS}, {}, read), "model")
+    assert "looks again" not in tscope("info", trace.path).out
+
+
 def test_a_run_without_events_says_so(tscope: Runner, tmp_path: Path) -> None:
     quiet = losses()
     quiet[SPIKE : SPIKE + 4] /= 8

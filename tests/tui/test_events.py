@@ -219,7 +219,7 @@ def test_an_event_is_told_with_what_is_known_of_it():
     quick = Event(5, "s", "loss spike 3", "quick")
     events = [Event(5, "m", "loss minimum 1"), quick, sure, Event(6, "w", "")]
     assert told(events, 5) == (
-        "step 5: loss minimum 1; loss spike 3 (quick rule); they follow (99.9% sure, between 1,200 and 9,000)"
+        "step 5: loss minimum 1; [quick rule] loss spike 3; [99.9%, 1,200–9,000] they follow"
     )
     assert [percent(share) for share in (1.0, 0.9999, 0.5)] == ["100%", "99.9%", "50%"]
     assert neighbour(events, 5, 1).kind == "w"

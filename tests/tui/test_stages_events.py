@@ -61,9 +61,7 @@ def test_saved_events_are_listed_with_their_confidence_and_told_in_full(searched
     stage.act("event:1", "]")
     stage.act("event:1", "]")
     assert stage.state.cursor == 30
-    assert host.said[-1] == (
-        "step 30: training examples are fitted: accuracy 1 (99.9% sure, between 29 and 30)"
-    )
+    assert host.said[-1] == "step 30: [99.9%, 29–30] training examples are fitted: accuracy 1"
     text = screen(stage, host)
     assert "quick" not in text
     assert "▸ 30  i 99.9% training examples" in text

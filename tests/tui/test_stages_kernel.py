@@ -75,7 +75,7 @@ def test_the_kernel_at_every_size(tmp_path, size):
 def test_the_kernel_is_read_at_the_cursor(kernel):
     stage, host = kernel
     stage.act("event:-1", "[")
-    assert host.said[-1] == "step 60: kernel alignment +0.50 (quick rule)"
+    assert host.said[-1] == "step 60: [quick rule] kernel alignment +0.50"
     text = screen(stage, host)
     assert "K @0, 12 train" in text
     assert "λ @60 (log-log) ━ now ┄ start" in text

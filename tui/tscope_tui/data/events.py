@@ -84,12 +84,14 @@ def percent(share: float) -> str:
 
 
 def told(events: Iterable[Event], step: int) -> str:
-    """Return the events at a step in one line."""
+    """Return the events at a step in one line, of which a narrow screen shows the beginning."""
     here = []
     for event in events:
         if event.step == step:
-            known = "quick rule" if event.source == "quick" else event.bounds
-            here.append(f"{event.text} ({known})" if known else event.text)
+            known = [] if event.confidence is None else [percent(event.confidence)]
+            known += [] if event.between is None else ["{:,}–{:,}".format(*event.between)]
+            known += ["quick rule"] if event.source == "quick" else []
+            here.append(f"[{', '.join(known)}] {event.text}" if known else event.text)
     return f"step {step:,}: {'; '.join(here)}"
 
 

@@ -106,11 +106,10 @@ def _row(event: Event, wide: int, inner: int, draw: Draw) -> Line:
 
 def _full(event: Event, inner: int) -> list[Line]:
     """Return an event in full: what, how sure, between which steps, and what counts as one."""
-    told = ", ".join(part for part in (NAMES.get(event.kind, event.kind), event.bounds) if part)
-    if event.source == "quick":
-        told += ", by a quick rule"
+    name = NAMES[event.kind] if event.source == "saved" else "by a quick rule"
+    told = ", ".join(part for part in (name, event.bounds) if part)
     texts = (
-        (f"{told}: {event.text}", "label"),
+        (event.text if event.source == "recorded" else f"{told}: {event.text}", "label"),
         (f"defined as {event.defined}" if event.defined else "", "dim"),
     )
     return [
