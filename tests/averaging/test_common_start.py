@@ -76,15 +76,42 @@ def test_ends_of_a_mix_are_the_states_and_integers_are_not_mixed():
     assert half.buffers["n"] == 3
 
 
-def test_the_maximum_is_found_to_its_tolerance():
+CURVES = {
+    "parabola": (lambda x: -((x - 0.37) ** 2), 0.37, 7),  # 3 that were given, the vertex, and 3 to be sure
+    "skewed": (lambda x: x * math.exp(-4 * x), 0.25, 9),
+    "rising": (lambda x: math.exp(x), 0.6, 15),
+    "kink": (lambda x: -abs(x - 0.31), 0.31, 15),
+    "steps": (lambda x: math.floor(40 * x) * (x < 0.45), 0.4375, 16),
+}
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_the_maximum_is_found_to_its_tolerance(name: str):
+    shape, place, most = CURVES[name]
     tried = {}
 
     def curve(x: float) -> float:
-        tried[x] = -((x - 0.37) ** 2)
+        tried[x] = shape(x)
         return tried[x]
 
-    highest(curve, 0.2, 0.6, tolerance=1e-3)
-    assert abs(max(tried, key=tried.__getitem__) - 0.37) <= 1e-3
+    middle = max((0.2, 0.4, 0.6), key=shape)
+    highest(curve, 0.2, middle, 0.6, tolerance=1e-3)
+    assert all(0.2 <= x <= 0.6 for x in tried)
+    width = 0.0125 if name == "steps" else 1e-3  # any place on the highest step is a maximum
+    assert abs(max(tried, key=tried.__getitem__) - place) <= width
+    assert len(tried) <= most
+
+
+@pytest.mark.parametrize("middle", [0.2, 0.4])
+@pytest.mark.parametrize("value", [0.0, math.inf, math.nan])
+def test_a_search_for_a_maximum_ends_where_there_is_none(value: float, middle: float):
+    tried = []
+
+    def curve(x: float) -> float:
+        tried.append(x)
+        return value
+
+    highest(curve, 0.2, middle, 0.6, tolerance=1e-3)
     assert len(tried) <= 16
 
 
