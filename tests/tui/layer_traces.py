@@ -87,13 +87,13 @@ def regime_result(steps: int = 120, *, modes: int = 3, kernel: bool = True, held
     if modes:
         target = np.array([4.0, 2.0, 1.0, 0.5, 0.25, 0.1])[:modes]
         half = 30.0 / target
-        strength = target / (1 + np.exp(-(step[:, None] - half) / 4))
+        strength, closed = (target / (1 + np.exp((half - lead - step[:, None]) / 4)) for lead in (0, 3))
         arrays |= {
             "target": Array(("mode",), target),
             "frequency": Array(("mode",), np.ones(modes)),
             "strength": Array(("step", "mode"), strength),
-            "strength_closed": Array(("step", "mode"), np.roll(strength, -1, 0)),
-            "strength_unbalanced": Array(("step", "mode"), np.roll(strength, -1, 0) * 0.99),
+            "strength_closed": Array(("step", "mode"), closed),
+            "strength_unbalanced": Array(("step", "mode"), 0.9 * closed),
             "index": Array(("step", "mode"), np.outer(1 - along, 1 / target)),
             "half_step": Array(("mode",), half),
             "half_step_closed": Array(("mode",), np.where(half < steps, half - 3, np.nan)),

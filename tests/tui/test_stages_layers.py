@@ -207,7 +207,18 @@ def test_modes_stand_beside_their_closed_forms(saved):
     learning = stage.panes()["learning"]
     found = stage.data.regime
     assert learning.columns["u"].tolist() == found.modes["strength"][10].tolist()
-    assert learning.columns["t½"].tolist() == [7.5, 15.0, 30.0]
+    assert learning.columns["t half"].tolist() == [7.5, 15.0, 30.0]
+    moved = stage.panes()["moved"]
+    # Held-out examples have capital letters; at the start nothing has moved, which a logarithm cannot show.
+    assert [one.label for one in moved.series] == [
+        "θ",
+        "kernel",
+        "features",
+        "Kernel held-out",
+        "Features held-out",
+    ]
+    assert moved.log_y
+    assert {one.points[0][0] for one in moved.series} == {3.0}
     assert "moved θ 2.25  K 5.62  features 2" in text
     pressed(stage, "down", "down")
     assert [one.label for one in stage.panes()["modes"].series] == ["network", "closed form", "not balanced"]
@@ -250,10 +261,10 @@ def test_collapse_shows_four_measures_and_what_the_first_is_a_ratio_of(saved):
     assert [one.label for one in panes["nc1"].series] == ["training", "held-out"]
     assert len(panes["nc2"].series) == 6
     assert [one.label for one in panes["nc4"].series] == [
-        "NC4",
+        "nc4",
         "accuracy",
-        "held-out NC4",
-        "held-out accuracy",
+        "Nc4 held-out",
+        "Accuracy held-out",
     ]
     text = screen(stage, host)
     assert "step 120: NC1 0.2  NC2 angle 0.02  NC3 0.12  NC4 0.05 · saved result" in text
@@ -261,8 +272,8 @@ def test_collapse_shows_four_measures_and_what_the_first_is_a_ratio_of(saved):
     assert [one.label for one in stage.panes()["nc1"].series] == [
         "within",
         "between",
-        "held-out within",
-        "held-out between",
+        "Within held-out",
+        "Between held-out",
     ]
     table = stage.panes()["collapse"].table()
     assert table.columns["measure"][:3] == ["NC1", "NC2 norm", "NC2 cos sd"]

@@ -96,7 +96,7 @@ def _facts(result: Result) -> tuple[tuple[str, str], ...]:
     lines = [
         ("linear net", " · ".join(map(str, chain)) if isinstance(chain, list | tuple) else ""),
         ("Λ/s", number("index", "of mode 0 at the start")),
-        ("inputs", number("whiteness", "off whitened by")),
+        ("inputs", number("whiteness", "off whitened by") + number("mixing", ", mix modes by")),
         ("closed form", number("closed_off", "off by at most", " of s")),
         ("features", str(result.provenance.get("features") or "")),
     ]

@@ -133,4 +133,10 @@ def _label(measures: tuple[str, ...], name: str, part: str) -> str:
     """Return what a curve is called: its set alone where the pane has one measure."""
     if len(measures) == 1:
         return "training" if part == "train" else "held-out"
-    return LABELS[name] if part == "train" else f"held-out {LABELS[name]}"
+    label = LABELS[name].lower()
+    return label if part == "train" else held_out(label)
+
+
+def held_out(label: str) -> str:
+    """Return what the curve of held-out examples is called: the letter at its end is a capital one."""
+    return f"{label[0].upper()}{label[1:]} held-out"

@@ -15,11 +15,12 @@ from tscope_tui.panes.rows import RowsPane
 from tscope_tui.plot import DASHES, Dash, Series, compact
 from tscope_tui.spans import Span
 from tscope_tui.stages.run_absence import absence, noted
+from tscope_tui.stages.run_collapse import held_out
 from tscope_tui.stages.run_state import RunState
 
 VIEW = "regime"
 # The array without its set, what it is called, and its colour; what follows is of both sets.
-_MOVED = (("kernel_movement", "K", 1), ("feature_movement", "features", 2))
+_MOVED = (("kernel_movement", "kernel", 1), ("feature_movement", "features", 2))
 _TURNED = (("kernel_distance", "distance", 0), ("kernel_alignment", "align", 1))
 # Modes whose curves are told apart, each beside its closed form.
 _CURVES = 4
@@ -39,9 +40,11 @@ def regime_panes(data: RunData, state: RunState, *, loaded: bool) -> dict[str, P
             "regime method": FactsPane(noted(told), "method"),
         }
     moved = (Series("θ", found.step, found.series["movement"], "solid", 0), *_both(found, _MOVED, 1))
+    moving = any((one.points[1] > 0).any() for one in moved)
     turned = _both(found, _TURNED, 0)
     return {
-        "moved": ChartPane("moved", moved),
+        # At the start, where nothing has moved, a logarithmic axis has no point.
+        "moved": ChartPane("moved", tuple(map(_after_start, moved)), log_y=moving),
         "turned": ChartPane("K", turned, empty=_without(data, found, "kernel")),
         "modes": _modes(data, found, state),
         "regime method": FactsPane((*found.facts, *(("note", note) for note in found.notes)), "method"),
@@ -59,8 +62,8 @@ def panes_at(data: RunData, state: RunState, *, loaded: bool) -> dict[str, Pane]
         "s": learning.get("target"),
         "u": found.modes["strength"][row],
         "u closed": found.modes["strength_closed"][row] if "strength_closed" in found.modes else None,
-        "t½": learning.get("half_step"),
-        "t½ closed": learning.get("half_step_closed"),
+        "t half": learning.get("half_step"),
+        "t closed": learning.get("half_step_closed"),
         "Λ/s": found.modes["index"][row] if "index" in found.modes else None,
         "D": learning.get("frequency"),
     }
@@ -135,8 +138,8 @@ def _without(data: RunData, found: Regime, part: str) -> tuple[str, ...]:
 def _both(found: Regime, shown: tuple[tuple[str, str, int], ...], first: int) -> tuple[Series, ...]:
     """Return the curves of training and of held-out examples; so many others stand before them."""
     known = [
-        (f"{lead}{label}", found.series[f"{name}_{part}"], hue)
-        for part, lead in (("train", ""), ("test", "held-out "))
+        (held_out(label) if part == "test" else label, found.series[f"{name}_{part}"], hue)
+        for part in ("train", "test")
         for name, label, hue in shown
         if f"{name}_{part}" in found.series
     ]
@@ -144,6 +147,12 @@ def _both(found: Regime, shown: tuple[tuple[str, str, int], ...], first: int) ->
         Series(label, found.step, values, DASHES[(first + place) % len(DASHES)], hue)
         for place, (label, values, hue) in enumerate(known)
     )
+
+
+def _after_start(one: Series) -> Series:
+    """Return a curve without its first row; one of a single row as it is."""
+    x, y = one.points
+    return one if x.size < 2 else Series(one.label, x[1:], y[1:], one.dash, one.hue)
 
 
 def _modes(data: RunData, found: Regime, state: RunState) -> ChartPane:
