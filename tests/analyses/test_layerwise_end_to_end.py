@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+import tscope
+from tests.analyses.scripts import analyzed, recorded
 from tests.reference.collapse import simplex
 
+pytestmark = pytest.mark.slow
+
+# It keeps what the identity makes of Q_0 by gradients of its own, and saves it.
 DEEP_LINEAR = """
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,12 +23,19 @@ x = torch.randn(20, 5)
 y = x @ torch.randn(5, 3)
 widths = [5, 6, 4, 3]
 model = nn.Sequential(*[nn.Linear(a, b, bias=False) for a, b in zip(widths, widths[1:])])
-optimizer = torch.optim.SGD(model.parameters(), lr=0.05, weight_decay={decay})
+rate, decay = 0.05, {decay}
+optimizer = torch.optim.SGD(model.parameters(), lr=rate, weight_decay=decay)
+pairs = list(zip(model, model[1:]))
+expected = [above.weight.T @ above.weight - below.weight @ below.weight.T for below, above in pairs]
 for step in range(60):
     for part in torch.randperm(20).split(7):
         optimizer.zero_grad()
         nn.functional.mse_loss(model(x[part]), y[part]).backward()
+        for k, (below, above) in enumerate(pairs):
+            g = above.weight.grad.T @ above.weight.grad - below.weight.grad @ below.weight.grad.T
+            expected[k] = (1 - rate * decay) ** 2 * expected[k] + rate**2 * g
         optimizer.step()
+np.savez("expected.npz", *[Q.detach().numpy() for Q in expected])
 """
 
 COLLAPSED = """
@@ -54,59 +62,33 @@ for step in range(2):
 """
 
 
-def command(folder: Path, *arguments: str) -> str:
-    words = [sys.executable, "-m", "tscope_cli", *arguments]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def recorded(folder: Path, script: str, *asked: str) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    (folder / "train.py").write_text(script)
-    command(folder, "record", "-o", "run.zarr", "--", sys.executable, "train.py")
-    result = json.loads(command(folder, "analyze", "run.zarr", *asked, "--json"))
-    arrays = {name: np.array(entry["data"], dtype=float) for name, entry in result["arrays"].items()}
-    return arrays, result["scalars"]
-
-
-@pytest.mark.slow
-def test_a_deep_linear_network_keeps_its_balancedness_up_to_second_order(tmp_path):
-    arrays, scalars = recorded(
-        tmp_path, DEEP_LINEAR.format(decay=0.0), "--metric", "layers", "--parts", "balance", "--every", "1"
-    )
-    import tscope
-
-    trace = tscope.open(tmp_path / "run.zarr")
-    assert arrays["balance"].shape == (181, 2)
-    for pair in range(2):
-        thetas = [trace.theta(step) for step in (0, 180)]
-        Q = [
-            (W2.T @ W2 - W1 @ W1.T).numpy()
-            for W1, W2 in ((t[f"{pair}.weight"], t[f"{pair + 1}.weight"]) for t in thetas)
-        ]
-        drift = np.linalg.norm(Q[1] - Q[0])
-        assert arrays["balance_drift"][-1, pair] == pytest.approx(drift, rel=1e-12)
-        assert arrays["balance_off"][:, pair].max() <= 1e-12
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_balancedness_follows_the_identity_of_the_scripts_own_gradients(tmp_path, decay):
+    path = recorded(tmp_path, DEEP_LINEAR.format(decay=decay))
+    found = analyzed(path, "layers", "--parts", "balance", "--every", 1)
+    trace, balance = tscope.open(path), found.arrays["balance"]
+    assert balance.shape == (181, 2)
+    for pair, expected in enumerate(np.load(tmp_path / "expected.npz").values()):
+        first, last = (
+            (theta[f"{pair + 1}.weight"].T @ theta[f"{pair + 1}.weight"]).numpy()
+            - (theta[f"{pair}.weight"] @ theta[f"{pair}.weight"].T).numpy()
+            for theta in (trace.theta(0), trace.theta(180))
+        )
+        np.testing.assert_allclose(last, expected, rtol=0, atol=1e-12)
+        assert balance[-1, pair] == pytest.approx(np.linalg.norm(expected), abs=1e-12)
+        drift = np.linalg.norm(expected - first)
+        assert found.arrays["balance_drift"][-1, pair] == pytest.approx(drift, abs=1e-12)
         assert drift > 1e-3  # what the identity accounts for is not nothing
-    assert scalars["balance_check"] <= 1e-14
+        flow = np.exp(-2 * 180 * 0.05 * decay) * np.linalg.norm(first)
+        assert found.arrays["balance_flow"][-1, pair] == pytest.approx(flow, rel=1e-12)
+    assert found.arrays["balance_off"].max() <= 1e-12
+    assert found.scalars["balance_check"] <= 1e-14
 
 
-@pytest.mark.slow
-def test_with_weight_decay_balancedness_decays_as_flow_says(tmp_path):
-    arrays, scalars = recorded(
-        tmp_path, DEEP_LINEAR.format(decay=0.1), "--metric", "layers", "--parts", "balance"
-    )
-    assert arrays["balance_off"].max() <= 1e-12
-    assert scalars["balance_check"] <= 1e-14
-    np.testing.assert_allclose(
-        arrays["balance_flow"][-1], np.exp(-2 * 180 * 0.05 * 0.1) * arrays["balance"][0], rtol=1e-12
-    )
-
-
-@pytest.mark.slow
 def test_an_exact_frame_has_collapsed(tmp_path):
     np.save(tmp_path / "frame.npy", simplex(5, 8))
-    arrays, scalars = recorded(tmp_path, COLLAPSED, "--metric", "neural-collapse")
+    found = analyzed(recorded(tmp_path, COLLAPSED), "neural-collapse")
+    arrays, scalars = found.arrays, found.scalars
     for name in ("nc1", "within", "nc2_norm", "nc2_cosine_sd", "nc2_angle", "nc3", "nc4"):
         assert arrays[f"{name}_train"].max() <= 1e-12, name
     assert (arrays["accuracy_train"] == 1).all()

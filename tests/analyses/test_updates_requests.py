@@ -237,9 +237,11 @@ def test_a_run_in_float32_within_its_rounding(tmp_path):
         result = run.analysed(dtype=dtype, influence="all")
         terms = result.arrays["terms"].data.astype(np.float64)
         rounding = 1e-6 if dtype is None else 1e-12
+        # Influences are of steps that were taken in float32: what the replay rounds comes on top.
+        apart = 4e-6 if dtype is None else 1e-6
         assert result.scalars["decomposition_check"] < rounding * np.abs(terms).max()
-        assert 0 < result.scalars["adapter_residual"] < 1e-5
-        assert result.scalars["influence_check"] < 1e-4
+        assert 0 < result.scalars["adapter_residual"] < 5e-6
+        assert result.scalars["influence_check"] < apart
 
 
 def test_steps_that_the_optimizer_does_not_give_are_refused(tmp_path):
