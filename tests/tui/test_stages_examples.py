@@ -294,7 +294,7 @@ def test_the_layers_shares_of_the_kernel_over_steps(run):
     assert stage.panes()["course"].name == "K"
     stage.act("view:overview", "1")
     stage.act("layer", "w")
-    assert host.said[-1] == "no layers of the kernel are known; views 4 and 6 have quantities to choose from"
+    assert host.said[-1] == "no layers of the kernel are known; views 4 to 6 have quantities to choose from"
 
 
 def test_a_pair_leads_to_its_example(run):

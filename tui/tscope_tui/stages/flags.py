@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 from tscope_format.errors import clean
 
@@ -186,3 +187,8 @@ def flag(name: str, value: object) -> str:
 def word(value: object) -> str:
     """Return a value as one word of a command line."""
     return clean(shlex.quote(str(value)))
+
+
+def analyse_text(path: Path, metric: str) -> str:
+    """Return the command that computes a metric of a trace, as one types it."""
+    return f"tscope analyze {word(path)} --metric {metric}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +14,10 @@ from tscope_tui.panes.pane import Pane
 from tscope_tui.panes.rows import RowsPane
 from tscope_tui.plot import DASHES, Series
 from tscope_tui.spans import Span
+from tscope_tui.stages.flags import analyse_text
 from tscope_tui.stages.run_absence import absence
 from tscope_tui.stages.run_averaging import averages_of
+from tscope_tui.stages.run_notes import status
 from tscope_tui.stages.run_state import RunState
 
 COURSES: dict[str, Set] = {"run course": "test", "run course train": "train"}
@@ -36,7 +37,11 @@ def along_panes(data: RunData, state: RunState, *, loaded: bool) -> dict[str, Pa
     found = shown_of(data, state)
     if found is None:
         told = absence(
-            data, "averages over its steps", averages_of(data).lacks, analyse_text(data), loaded=loaded
+            data,
+            "averages over its steps",
+            averages_of(data).lacks,
+            analyse_text(data.path, METRIC),
+            loaded=loaded,
         )
         return {
             **{name: ChartPane(SETS[of], (), empty=told) for name, of in COURSES.items()},
@@ -103,10 +108,4 @@ def status_of(data: RunData, found: Along, state: RunState) -> list[Span]:
     count = len(averages_of(data).runs)
     place = min(state.rows.get("along", 0), count - 1) + 1
     which = f" · result {place} of {count} (o)" if count > 1 else ""
-    notes = f" · {len(found.notes)} note{'' if len(found.notes) == 1 else 's'} (r)" if found.notes else ""
-    return [Span(f" best: {found.best} · saved result{which}", "dim"), Span(notes, "warn")]
-
-
-def analyse_text(data: RunData) -> str:
-    """Return the command that computes the metric, as one types it."""
-    return f"tscope analyze {shlex.quote(str(data.path))} --metric {METRIC}"
+    return status(f" best: {found.best} · saved result{which}", found.notes)

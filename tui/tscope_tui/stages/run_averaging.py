@@ -18,6 +18,7 @@ from tscope_tui.panes.rows import RowsPane
 from tscope_tui.plot import DASHES, Series, compact
 from tscope_tui.spans import Span
 from tscope_tui.stages.run_absence import absence, noted
+from tscope_tui.stages.run_notes import status
 from tscope_tui.stages.run_state import RunState
 
 Floats = NDArray[np.float64]
@@ -264,12 +265,7 @@ def status_of(data: RunData, found: Average, state: RunState) -> list[Span]:
     count = len(averages_of(data).pairs)
     place = min(state.rows.get("average", 0), count - 1) + 1
     which = f" result {place} of {count} (o) ·" if count > 1 else ""
-    notes = f" · {len(found.notes)} note{'' if len(found.notes) == 1 else 's'} (r)" if found.notes else ""
-    return [
-        Span(which, "dim"),
-        Span(f" {_OVER[found.over]} {place_text(found, at)}: {'; '.join(texts)}", "dim"),
-        Span(notes, "warn"),
-    ]
+    return status(f"{which} {_OVER[found.over]} {place_text(found, at)}: {'; '.join(texts)}", found.notes)
 
 
 def _value(value: float, quantity: str) -> str:

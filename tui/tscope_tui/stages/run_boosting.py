@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 from tscope_tui.data.boosting import METRIC, Boosting
 from tscope_tui.data.run import RunData
 from tscope_tui.panes.facts import FactsPane
@@ -11,7 +9,9 @@ from tscope_tui.panes.pane import Pane
 from tscope_tui.panes.relation import RelationPane
 from tscope_tui.plot import Series
 from tscope_tui.spans import Span
+from tscope_tui.stages.flags import analyse_text
 from tscope_tui.stages.run_absence import absence, noted
+from tscope_tui.stages.run_notes import status
 
 _OVER = "share of irregular examples"
 _TITLES = {"norms": "max ‖k(x)‖", "increase": "error of net over trees", "errors": "squared error"}
@@ -56,19 +56,11 @@ def _pair(found: Boosting, quantity: str) -> tuple[Series, Series]:
 
 def status_of(found: Boosting) -> list[Span]:
     """Return what the bars are, and how many notes the result has."""
-    notes = f" · {len(found.notes)} note{'' if len(found.notes) == 1 else 's'} (r)" if found.notes else ""
-    return [
-        Span(" bars: one standard deviation of the draws · saved result", "dim"),
-        Span(notes, "warn"),
-    ]
-
-
-def analyse_text(data: RunData) -> str:
-    """Return the command that computes the metric, as one types it."""
-    return f"tscope analyze {shlex.quote(str(data.path))} --metric {METRIC} --against TREES.zarr"
+    return status(" bars: one standard deviation of the draws · saved result", found.notes)
 
 
 def _missing(data: RunData, loaded: bool) -> tuple[str, ...]:
     """Return what would provide the comparison."""
+    command = f"{analyse_text(data.path, METRIC)} --against TREES.zarr"
     lacks = _TREES if data.trees else data.kernel_lacks
-    return absence(data, "comparison with trees", lacks, analyse_text(data), loaded=loaded)
+    return absence(data, "comparison with trees", lacks, command, loaded=loaded)

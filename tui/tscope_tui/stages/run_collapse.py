@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 import numpy as np
 
 from tscope_tui.data.collapse import LABELS, METRIC, PARTS, Collapse
@@ -14,7 +12,9 @@ from tscope_tui.panes.pane import Pane
 from tscope_tui.panes.rows import RowsPane
 from tscope_tui.plot import DASHES, Series, compact
 from tscope_tui.spans import Span
+from tscope_tui.stages.flags import analyse_text
 from tscope_tui.stages.run_absence import absence, noted
+from tscope_tui.stages.run_notes import status
 from tscope_tui.stages.run_state import RunState
 
 VIEW = "collapse"
@@ -78,11 +78,7 @@ def status_of(found: Collapse, cursor: int) -> list[Span]:
         )
         if name in found.series
     ]
-    notes = f" · {len(found.notes)} note{'' if len(found.notes) == 1 else 's'} (r)" if found.notes else ""
-    return [
-        Span(f" step {int(found.step[row]):,}: {'  '.join(values)} · saved result", "dim"),
-        Span(notes, "warn"),
-    ]
+    return status(f" step {int(found.step[row]):,}: {'  '.join(values)} · saved result", found.notes)
 
 
 def arrays_of(found: Collapse, state: RunState, pane: str) -> tuple[str, ...]:
@@ -92,14 +88,11 @@ def arrays_of(found: Collapse, state: RunState, pane: str) -> tuple[str, ...]:
     return tuple(name for name in both if name in found.series)
 
 
-def analyse_text(data: RunData) -> str:
-    """Return the command that computes the metric, as one types it."""
-    return f"tscope analyze {shlex.quote(str(data.path))} --metric {METRIC}"
-
-
 def _missing(data: RunData, loaded: bool) -> tuple[str, ...]:
     """Return what would provide the numbers."""
-    return absence(data, "neural-collapse numbers", data.regime_lacks, analyse_text(data), loaded=loaded)
+    return absence(
+        data, "neural-collapse numbers", data.regime_lacks, analyse_text(data.path, METRIC), loaded=loaded
+    )
 
 
 def _shown(pane: str, state: RunState) -> tuple[tuple[str, ...], str, bool]:

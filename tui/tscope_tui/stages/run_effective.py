@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 import numpy as np
 
 from tscope_tui.data.effective import METRIC, PARTS, Effective
@@ -14,7 +12,9 @@ from tscope_tui.panes.pane import Pane
 from tscope_tui.panes.spread import SpreadPane
 from tscope_tui.plot import Dash, Series, compact
 from tscope_tui.spans import Span
+from tscope_tui.stages.flags import analyse_text
 from tscope_tui.stages.run_absence import absence, noted
+from tscope_tui.stages.run_notes import status
 from tscope_tui.stages.run_state import RunState
 
 _DASHES: dict[str, Dash] = {"train": "solid", "test": "dash"}
@@ -50,21 +50,14 @@ def status_of(found: Effective, cursor: int, *, ascii: bool) -> list[Span]:
             bar = f" {'+-' if ascii else '±'} {compact(error, 2)}" if error > 0 else ""
             values.append(f"p_{part} {compact(float(found.p[part][row]))}{bar}")
     form = dict(found.facts).get("form", "")
-    notes = f" · {len(found.notes)} note{'' if len(found.notes) == 1 else 's'} (r)" if found.notes else ""
-    return [
-        Span(f" step {int(found.step[row]):,}: {'  '.join(values)} · saved result, {form}", "dim"),
-        Span(notes, "warn"),
-    ]
-
-
-def analyse_text(data: RunData) -> str:
-    """Return the command that computes the metric, as one types it."""
-    return f"tscope analyze {shlex.quote(str(data.path))} --metric {METRIC}"
+    return status(f" step {int(found.step[row]):,}: {'  '.join(values)} · saved result, {form}", found.notes)
 
 
 def _missing(data: RunData, loaded: bool) -> tuple[str, ...]:
     """Return what would provide the effective parameters."""
-    return absence(data, "effective parameters", data.effective_lacks, analyse_text(data), loaded=loaded)
+    return absence(
+        data, "effective parameters", data.effective_lacks, analyse_text(data.path, METRIC), loaded=loaded
+    )
 
 
 def _parameters(data: RunData, loaded: bool) -> ChartPane:
@@ -83,7 +76,10 @@ def _gap(data: RunData, loaded: bool) -> ChartPane:
     if found is None or not found.step.size:
         return ChartPane("gap", (), empty=_missing(data, loaded))
     if found.gap is None:
-        told = ("no held-out examples: for p_test, run:", f"{analyse_text(data)} --probe FILE.npz")
+        told = (
+            "no held-out examples: for p_test, run:",
+            f"{analyse_text(data.path, METRIC)} --probe FILE.npz",
+        )
         return ChartPane("gap", (), empty=told)
     return ChartPane("gap", (Series("p_test−p_train", found.step, found.gap, "dot", 2, found.gap_bars),))
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tscope_tui.data.examples import Examples
+from tscope_tui.data.kernel import METRIC as KERNEL
 from tscope_tui.data.run import RunData
 from tscope_tui.data.telescoping import Choice
 from tscope_tui.data.updates import Updates
@@ -22,8 +23,8 @@ from tscope_tui.panes.pane import Pane
 from tscope_tui.panes.picture import PicturePane
 from tscope_tui.plot import DASHES, Series, compact
 from tscope_tui.spans import Span
+from tscope_tui.stages.flags import analyse_text
 from tscope_tui.stages.run_absence import absence, unread
-from tscope_tui.stages.run_kernel import analyse_text as kernel_text
 from tscope_tui.stages.run_state import RunState
 
 Order = Literal["loss", "forgetting", "‖s(x)‖²", "influence", "number"]
@@ -179,7 +180,7 @@ def _missing(data: RunData, loaded: bool) -> tuple[str, ...]:
 
 def _telescoping(data: RunData) -> str:
     """Return the command that replays a run, as one types it."""
-    return f"tscope analyze {shlex.quote(str(data.path))} --metric telescoping --replay"
+    return f"{analyse_text(data.path, 'telescoping')} --replay"
 
 
 def _influences(data: RunData) -> Mapping[int, tuple[float, tuple[int, ...]]]:
@@ -266,7 +267,7 @@ def _neighbours(data: RunData, state: RunState, chosen: int, loaded: bool) -> Ne
     def nothing(*told: str) -> NeighboursPane:
         return NeighboursPane(title, (), _NOTHING, _NOTHING, told)
 
-    command = f"{kernel_text(data)} --matrix 0,last"
+    command = f"{analyse_text(data.path, KERNEL)} --matrix 0,last"
     if kernel is None:
         told = absence(data, "tangent kernel", data.kernel_lacks, command, loaded=loaded)
         return NeighboursPane(title, (), _NOTHING, _NOTHING, told)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 
 import numpy as np
 
@@ -17,7 +16,9 @@ from tscope_tui.panes.relation import RelationPane
 from tscope_tui.panes.spectrum import spectrum_pane
 from tscope_tui.plot import DASHES, Dash, Series, compact
 from tscope_tui.spans import Span
+from tscope_tui.stages.flags import analyse_text
 from tscope_tui.stages.run_absence import absence, noted
+from tscope_tui.stages.run_notes import status
 from tscope_tui.stages.run_state import RunState
 
 # Layers whose curves are told apart in one chart.
@@ -48,7 +49,7 @@ def panes_at(data: RunData, state: RunState, *, loaded: bool) -> dict[str, Pane]
         }
     kept = (
         "no matrix was kept: press a, or run:",
-        f"{analyse_text(data)} --matrix 0,last",
+        f"{analyse_text(data.path, METRIC)} --matrix 0,last",
     )
     return {
         "kernel": HeatPane(_matrices(found, state), state.cursor, state.pair, state.difference, kept),
@@ -84,21 +85,14 @@ def status_of(found: Kernel, cursor: int) -> list[Span]:
         )
         if name in found.series and math.isfinite(found.value(name, cursor))
     ]
-    notes = f" · {len(found.notes)} note{'' if len(found.notes) == 1 else 's'} (r)" if found.notes else ""
-    return [
-        Span(f" step {int(found.step[found.row(cursor)]):,}: {'  '.join(values)} · saved result", "dim"),
-        Span(notes, "warn"),
-    ]
-
-
-def analyse_text(data: RunData) -> str:
-    """Return the command that computes the metric, as one types it."""
-    return f"tscope analyze {shlex.quote(str(data.path))} --metric {METRIC}"
+    return status(
+        f" step {int(found.step[found.row(cursor)]):,}: {'  '.join(values)} · saved result", found.notes
+    )
 
 
 def _missing(data: RunData, loaded: bool) -> tuple[str, ...]:
     """Return what would provide the kernel."""
-    command = f"{analyse_text(data)} --matrix 0,last"
+    command = f"{analyse_text(data.path, METRIC)} --matrix 0,last"
     return absence(data, "tangent kernel", data.kernel_lacks, command, loaded=loaded)
 
 

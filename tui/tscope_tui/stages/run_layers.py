@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,7 +14,9 @@ from tscope_tui.panes.pane import Pane
 from tscope_tui.panes.rows import RowsPane, several
 from tscope_tui.plot import DASHES, Series, compact
 from tscope_tui.spans import Span
+from tscope_tui.stages.flags import analyse_text
 from tscope_tui.stages.run_absence import absence, noted
+from tscope_tui.stages.run_notes import status
 from tscope_tui.stages.run_state import RunState
 
 VIEW = "layers"
@@ -110,15 +110,11 @@ def status_of(found: Layers, state: RunState) -> list[Span]:
     chosen = chosen_of(found, state, quantity.kind)
     value = compact(float(quantity.values[row, chosen]), 3)
     place = found.quantities.index(quantity) + 1
-    notes = f" · {len(found.notes)} note{'' if len(found.notes) == 1 else 's'} (r)" if found.notes else ""
-    return [
-        Span(
-            f" step {int(found.step[row]):,}: {found.rows[quantity.kind][chosen]} {quantity.label} {value} · "
-            f"w: {place} of {len(found.quantities)} quantities",
-            "dim",
-        ),
-        Span(notes, "warn"),
-    ]
+    return status(
+        f" step {int(found.step[row]):,}: {found.rows[quantity.kind][chosen]} {quantity.label} {value} · "
+        f"w: {place} of {len(found.quantities)} quantities",
+        found.notes,
+    )
 
 
 def arrays_of(found: Layers, state: RunState, pane: str) -> tuple[str, ...]:
@@ -131,14 +127,11 @@ def arrays_of(found: Layers, state: RunState, pane: str) -> tuple[str, ...]:
     return () if pane == "layer method" else (quantity.name,)
 
 
-def analyse_text(data: RunData) -> str:
-    """Return the command that computes the metric, as one types it."""
-    return f"tscope analyze {shlex.quote(str(data.path))} --metric {METRIC}"
-
-
 def _missing(data: RunData, loaded: bool) -> tuple[str, ...]:
     """Return what would provide the layers."""
-    return absence(data, "numbers of layers", data.layers_lacks, analyse_text(data), loaded=loaded)
+    return absence(
+        data, "numbers of layers", data.layers_lacks, analyse_text(data.path, METRIC), loaded=loaded
+    )
 
 
 def _log(quantity: Quantity) -> bool:
@@ -179,7 +172,7 @@ def _within(data: RunData, found: Layers, state: RunState, kind: Kind) -> ChartP
         )
         return ChartPane(f"balance of {found.rows[kind][chosen]}", balance, log_y=True)
     if found.singular is None:
-        told = ("the saved result has no singular values: press a, or run:", analyse_text(data))
+        told = ("the saved result has no singular values: press a, or run:", analyse_text(data.path, METRIC))
         return ChartPane("singular values", (), empty=told)
     matrix = chosen if kind == "matrix" else found.matrix_of(chosen)
     if matrix is None:

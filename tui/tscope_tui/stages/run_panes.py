@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from tscope_tui.data.entry import Entry
 from tscope_tui.data.run import RunData
@@ -16,6 +14,7 @@ from tscope_tui.panes.shares import SharesPane
 from tscope_tui.panes.traces import TracesPane
 from tscope_tui.plot import Dash, Series
 from tscope_tui.stages import run_examples
+from tscope_tui.stages.flags import analyse_text
 from tscope_tui.stages.run_absence import unread
 from tscope_tui.stages.run_along import along_panes
 from tscope_tui.stages.run_averaging import averaging_panes
@@ -105,13 +104,8 @@ def _missing(data: RunData, loaded: bool) -> tuple[str, ...]:
     return unread(data, loaded=loaded) or (
         "no predictions were recorded and none are saved",
         "press a, or run:",
-        f"{analyse_text(data.path)} --probe FILE.npz",
+        f"{analyse_text(data.path, 'telescoping')} --probe FILE.npz",
     )
-
-
-def analyse_text(path: Path) -> str:
-    """Return the command that computes the metric, as one types it."""
-    return f"tscope analyze {shlex.quote(str(path))} --metric telescoping"
 
 
 def _predictions(data: RunData, telescoping: Telescoping | None, loaded: bool) -> ChartPane:
@@ -142,7 +136,7 @@ def _layers(data: RunData, state: RunState, telescoping: Telescoping | None, loa
         told = (
             _missing(data, loaded)
             if telescoping is None
-            else ("needs replay: press a, or run:", f"{analyse_text(data.path)} --replay")
+            else ("needs replay: press a, or run:", f"{analyse_text(data.path, 'telescoping')} --replay")
         )
         return SharesPane((), low, high, empty=told)
     parts = tuple(shares(telescoping, low, high))

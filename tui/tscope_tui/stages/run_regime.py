@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 import numpy as np
 
 from tscope_tui.data.regime import METRIC, Regime
@@ -14,8 +12,10 @@ from tscope_tui.panes.pane import Pane
 from tscope_tui.panes.rows import RowsPane
 from tscope_tui.plot import DASHES, Dash, Series, compact
 from tscope_tui.spans import Span
+from tscope_tui.stages.flags import analyse_text
 from tscope_tui.stages.run_absence import absence, noted
 from tscope_tui.stages.run_collapse import held_out
+from tscope_tui.stages.run_notes import status
 from tscope_tui.stages.run_state import RunState
 
 VIEW = "regime"
@@ -100,11 +100,7 @@ def status_of(found: Regime, cursor: int) -> list[Span]:
         )
         if name in found.series and np.isfinite(found.series[name][row])
     ]
-    notes = f" · {len(found.notes)} note{'' if len(found.notes) == 1 else 's'} (r)" if found.notes else ""
-    return [
-        Span(f" step {int(found.step[row]):,}: moved {'  '.join(values)} · saved result", "dim"),
-        Span(notes, "warn"),
-    ]
+    return status(f" step {int(found.step[row]):,}: moved {'  '.join(values)} · saved result", found.notes)
 
 
 def arrays_of(found: Regime, state: RunState, pane: str) -> tuple[str, ...]:
@@ -119,20 +115,15 @@ def arrays_of(found: Regime, state: RunState, pane: str) -> tuple[str, ...]:
     return tuple(name for name in (*(["movement"] if pane == "moved" else []), *both) if name in found.series)
 
 
-def analyse_text(data: RunData) -> str:
-    """Return the command that computes the metric, as one types it."""
-    return f"tscope analyze {shlex.quote(str(data.path))} --metric {METRIC}"
-
-
 def _missing(data: RunData, loaded: bool) -> tuple[str, ...]:
     """Return what would provide the movements."""
-    return absence(data, "movements", data.regime_lacks, analyse_text(data), loaded=loaded)
+    return absence(data, "movements", data.regime_lacks, analyse_text(data.path, METRIC), loaded=loaded)
 
 
 def _without(data: RunData, found: Regime, part: str) -> tuple[str, ...]:
     """Return why a result lacks a part: what it says itself, else that it was not asked for."""
     said = tuple(note for note in found.notes if note.startswith(f"no {part}:"))
-    return said or (f"the saved result has no {part}: press a, or run:", analyse_text(data))
+    return said or (f"the saved result has no {part}: press a, or run:", analyse_text(data.path, METRIC))
 
 
 def _both(found: Regime, shown: tuple[tuple[str, str, int], ...], first: int) -> tuple[Series, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 import numpy as np
 
 from tscope_tui.data.run import RunData
@@ -13,9 +11,10 @@ from tscope_tui.panes.pane import Pane
 from tscope_tui.panes.terms import TermsPane, span
 from tscope_tui.plot import compact
 from tscope_tui.spans import Span
-from tscope_tui.stages.flags import flags
+from tscope_tui.stages.flags import analyse_text, flags
 from tscope_tui.stages.run_absence import absence
 from tscope_tui.stages.run_examples import chosen_of
+from tscope_tui.stages.run_notes import status
 from tscope_tui.stages.run_state import RunState
 
 _NONE = np.zeros(0, np.int64)
@@ -63,7 +62,7 @@ def _beyond(data: RunData, found: Updates, asked: tuple[int, int]) -> tuple[str,
     chosen = flags(METRIC, {name: value for name, value in found.options.items() if name != "steps"})
     return (
         f"steps {span(*asked)} are not covered: {saved}; for all steps, run:",
-        " ".join((analyse_text(data), *chosen)),
+        " ".join((analyse_text(data.path, METRIC), *chosen)),
     )
 
 
@@ -76,7 +75,7 @@ def _nothing(told: tuple[str, ...]) -> dict[str, Pane]:
 
 def _influences(data: RunData, found: Updates, state: RunState) -> dict[str, Pane]:
     if found.influence is None:
-        told = ("no influences were traced: press a, or run:", analyse_text(data))
+        told = ("no influences were traced: press a, or run:", analyse_text(data.path, METRIC))
         return _nothing(told)
     example = traced_example(data, found, state)
     if example is not None and example not in found.traced:
@@ -86,7 +85,7 @@ def _influences(data: RunData, found: Updates, state: RunState) -> dict[str, Pan
         return _nothing(
             (
                 f"example {example} was not traced, only {known} (s orders by influence); press a, or run:",
-                f"{analyse_text(data)} --influence {example}",
+                f"{analyse_text(data.path, METRIC)} --influence {example}",
             )
         )
     place = found.place(example)
@@ -137,18 +136,14 @@ def status_of(data: RunData, found: Updates, state: RunState) -> list[Span]:
     """Return which prediction is shown, and how many notes the result has."""
     place = found.place(traced_example(data, found, state))
     traced = f"example {int(found.traced[place])}, {found.traced.size} traced · " if found.traced.size else ""
-    notes = f" · {len(found.notes)} note{'' if len(found.notes) == 1 else 's'} (r)" if found.notes else ""
     told = data.telescoping
     # The chart above them is of the newest predictions, which may be of other examples.
     other = f" · f(x) of {told.probe}" if told is not None and told.probe != found.probe else ""
-    return [Span(f" {traced}probe {found.probe}", "dim"), Span(other + notes, "warn")]
-
-
-def analyse_text(data: RunData) -> str:
-    """Return the command that computes the metric, as one types it."""
-    return f"tscope analyze {shlex.quote(str(data.path))} --metric {METRIC}"
+    return status(f" {traced}probe {found.probe}", found.notes, other)
 
 
 def _missing(data: RunData, loaded: bool) -> tuple[str, ...]:
     """Return what would provide the terms and influences."""
-    return absence(data, "terms of updates", data.updates_lacks, analyse_text(data), loaded=loaded)
+    return absence(
+        data, "terms of updates", data.updates_lacks, analyse_text(data.path, METRIC), loaded=loaded
+    )
