@@ -190,7 +190,7 @@ def test_classes_with_fewer_than_two_examples_are_refused(tmp_path):
     message = refused(trained(tmp_path / "t.zarr", net(), (x, few)), AnalysisError)
     assert message == (
         "class 2 has 1 training example(s); neural collapse needs two of each of the model's classes at "
-        "least, for their spread"
+        "least, for their spread; take them all (without `--train`)"
     )
     message = refused(trained(tmp_path / "u.zarr", net(), (x, torch.zeros_like(y))), AnalysisError)
     assert message.startswith("class 1 has 0 training example(s) (and 1 more classes)")
@@ -220,7 +220,9 @@ def test_held_out_examples_that_cannot_be_measured(trace, tmp_path):
     message = refused(trace, MissingDataError, probe=unlabelled)
     assert "the probe set held has no labels that fit the model's 3 outputs" in message
     one = held_file(tmp_path, x[:4], y[:4])
-    assert refused(trace, AnalysisError, probe=one).startswith("class 1 has 1 held-out example(s)")
+    message = refused(trace, AnalysisError, probe=one)
+    assert message.startswith("class 1 has 1 held-out example(s)")
+    assert message.endswith("for their spread; give more with `--probe FILE.npz` (x, y)")
     whole = analysed(trace, probe=held_file(tmp_path, x, y))
     assert whole.notes == ()
     assert whole.scalars["examples_test"] == 9

@@ -76,7 +76,7 @@ def _forked(
         what = f"fork at step {step}, seed {seed}"
         if step >= end:
             where = "is the last of the run" if step == end else f"is beyond the run's last step, {end}"
-            say(f"{what}: never reached: step {step} {where}")
+            say(f"{what}: never reached: step {step} {where}; take an earlier one for `--fork-at`")
             continue
         fork = Fork(step, seed, forks.generators, base.name, _id(base))
         code, judged = _one(command, options, fork, base, out)

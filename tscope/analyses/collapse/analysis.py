@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from tscope.trace import Trace
 
 _LEAST = 2  # examples of a class: one has no spread
+_MORE = {
+    "training": "take them all (without `--train`)",
+    "held-out": "give more with `--probe FILE.npz` (x, y)",
+}
 _SAME = 1e-3  # labels of one class differ by no more of their size; inferred ones hold rounding
 
 
@@ -129,7 +133,7 @@ def _classes(labels: Tensor, what: str) -> Tensor:
         more = f" (and {len(few) - 1} more classes)" if len(few) > 1 else ""
         raise AnalysisError(
             f"class {few[0]} has {int(counts[few[0]])} {what} example(s){more}; neural collapse needs "
-            "two of each of the model's classes at least, for their spread"
+            f"two of each of the model's classes at least, for their spread; {_MORE[what]}"
         )
     return classes
 

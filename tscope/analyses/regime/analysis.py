@@ -95,7 +95,7 @@ class _Analysis:
             return compute()
         except (AnalysisError, MissingDataError) as error:
             if self.options.asked is not None:
-                raise
+                raise type(error)(f"{error} (without `--parts` there is what can be computed)") from error
             self.remarks.append(f"no {part}: {clean(error)}")
             return None
 
