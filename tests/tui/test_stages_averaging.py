@@ -11,6 +11,7 @@ from averaging_traces import along_result, family, gradients_result, save_betwee
 from tscope_format import save_result
 from tscope_tui.data.averages import Averages
 from tscope_tui.jobs.analysis import Analysis
+from tscope_tui.spans import cells
 from tscope_tui.stages.run import RunStage
 from tui_host import FakeHost, screen
 from tui_traces import Run, finished
@@ -335,3 +336,15 @@ def test_moving_the_cursor_draws_no_curve_anew(base):
     screen(stage, host)
     assert {name for name in before if id(stage.panes()[name]) != before[name]} == set()
     assert len(host.cache._plots) == drawn
+
+
+@pytest.mark.parametrize("size", [(60, 15), (80, 24), (160, 48)])
+@pytest.mark.parametrize("view", ["averaging", "forks", "along"])
+def test_the_screens(base, size, view, golden):
+    keys = {"averaging": [], "forks": ["view:averaging", "down", "down"], "along": ["view:averaging"] * 2}[
+        view
+    ]
+    stage, host = opened(base, *keys, width=size[0], height=size[1])
+    text = screen(stage, host)
+    assert all(cells(line) <= size[0] for line in text.split("\n"))
+    golden(f"screen_{view}_{size[0]}x{size[1]}.txt", text)
