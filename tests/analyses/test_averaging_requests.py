@@ -80,21 +80,23 @@ def test_other_models_are_refused_and_the_difference_named(runs, tmp_path):
     message = refused(UsageError, runs.traces[0], against=other(tmp_path / "wide.zarr", wide))
     assert message == (
         "run0.zarr and wide.zarr cannot be averaged: 3 of their parameters differ, the first being 0.weight, "
-        "float64 (6, 4) in one and float64 (7, 4) in the other"
+        "float64 (6, 4) in one and float64 (7, 4) in the other; give runs of the same model"
     )
     torch.manual_seed(0)
     bent = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).double()
     message = refused(UsageError, runs.traces[0], against=other(tmp_path / "bent.zarr", bent))
     assert message == (
         "run0.zarr and bent.zarr cannot be averaged: their programs differ; tanh is aten.tanh.default in "
-        "one, relu is aten.relu.default in the other"
+        "one, relu is aten.relu.default in the other; give runs of the same model"
     )
     longer = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3), nn.Softmax(1)).double()
     message = refused(UsageError, runs.traces[0], against=other(tmp_path / "long.zarr", longer))
-    assert message.endswith("their programs differ, 3 and 4 operations")
+    assert message.endswith("their programs differ, 3 and 4 operations; give runs of the same model")
     less = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3, bias=False)).double()
     message = refused(UsageError, runs.traces[0], against=other(tmp_path / "less.zarr", less))
-    assert message.endswith("2.bias, float64 (3,) in one and absent in the other")
+    assert message.endswith(
+        "2.bias, float64 (3,) in one and absent in the other; give runs of the same model"
+    )
 
 
 class Slope(nn.Module):
@@ -120,7 +122,7 @@ def test_arguments_of_operations_count_too(tmp_path):
     a, b = (other(tmp_path / f"{slope}.zarr", Slope(slope).double()) for slope in (0.1, 0.2))
     message = refused(UsageError, tscope.open(a), against=b)
     assert "their programs differ; leaky_relu is aten.leaky_relu.default in one" in message
-    assert message.endswith("in the other, with other arguments")
+    assert "in the other, with other arguments; give runs" in message
 
 
 def test_what_is_no_network_is_refused(runs, tmp_path):

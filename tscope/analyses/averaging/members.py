@@ -104,35 +104,36 @@ def check_same_model(a: Trace, b: Trace) -> None:
     Raises:
         UsageError: Parameters or programs differ.
     """
-    names = f"{clean(a.path.name)} and {clean(b.path.name)}"
+    found = _difference(a, b)
+    if found is not None:
+        names = f"{clean(a.path.name)} and {clean(b.path.name)}"
+        raise UsageError(f"{names} cannot be averaged: {found}; give runs of the same model")
+
+
+def _difference(a: Trace, b: Trace) -> str | None:
+    """Return the first difference between two models in words; None if they are the same."""
     ours, theirs = ({e.name: (tuple(e.shape), e.dtype) for e in t.parameters} for t in (a, b))
     differ = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
     if differ:
         what = [_described(table.get(differ[0])) for table in (ours, theirs)]
-        raise UsageError(
-            f"{names} cannot be averaged: {len(differ)} of their parameters differ, the first being "
-            f"{clean(differ[0])}, {what[0]} in one and {what[1]} in the other"
+        return (
+            f"{len(differ)} of their parameters differ, the first being {clean(differ[0])}, {what[0]} in one "
+            f"and {what[1]} in the other"
         )
     first, second = a.program(), b.program()
     for x, y in zip(first.graph.nodes, second.graph.nodes, strict=False):
         if x.target != y.target or _arguments(x) != _arguments(y):
             what = [f"{clean(node.name)} is {clean(node.target)}" for node in (x, y)]
             how = "" if x.target != y.target else ", with other arguments"
-            raise UsageError(
-                f"{names} cannot be averaged: their programs differ; {what[0]} in one, {what[1]} in the "
-                f"other{how}"
-            )
+            return f"their programs differ; {what[0]} in one, {what[1]} in the other{how}"
     lengths = [len(program.graph.nodes) for program in (first, second)]
     if lengths[0] != lengths[1]:
-        raise UsageError(
-            f"{names} cannot be averaged: their programs differ, {lengths[0]} and {lengths[1]} operations"
-        )
+        return f"their programs differ, {lengths[0]} and {lengths[1]} operations"
     for name, value in first.constants.items():
         other = second.constants.get(name)
         if other is None or value.shape != other.shape or not bool((value == other).all()):
-            raise UsageError(
-                f"{names} cannot be averaged: their programs differ in the constant {clean(name)}"
-            )
+            return f"their programs differ in the constant {clean(name)}"
+    return None
 
 
 def check_finite(member: Member, state: State) -> None:
