@@ -87,10 +87,14 @@ def test_balancedness_follows_the_identity_of_the_scripts_own_gradients(tmp_path
 
 def test_an_exact_frame_has_collapsed(tmp_path):
     np.save(tmp_path / "frame.npy", simplex(5, 8))
-    found = analyzed(recorded(tmp_path, COLLAPSED), "neural-collapse")
+    y = np.arange(5).repeat(3)
+    noise = np.random.default_rng(0).normal(size=(15, 3))
+    np.savez(tmp_path / "held.npz", x=np.concatenate([np.eye(5)[y], noise], 1), y=y)
+    found = analyzed(recorded(tmp_path, COLLAPSED, "--probe", "held.npz"), "neural-collapse")
     arrays, scalars = found.arrays, found.scalars
-    for name in ("nc1", "within", "nc2_norm", "nc2_cosine_sd", "nc2_angle", "nc3", "nc4"):
-        assert arrays[f"{name}_train"].max() <= 1e-12, name
-    assert (arrays["accuracy_train"] == 1).all()
+    for kind in ("train", "test"):
+        for name in ("nc1", "within", "nc2_norm", "nc2_cosine_sd", "nc2_angle", "nc3", "nc4"):
+            assert arrays[f"{name}_{kind}"].max() <= 1e-12, name
+        assert (arrays[f"accuracy_{kind}"] == 1).all()
+        assert arrays[f"between_{kind}"] == pytest.approx(4.0, rel=1e-13)
     assert (scalars["classes"], scalars["features"], scalars["layer"]) == (5, 8, "1")
-    assert arrays["between_train"] == pytest.approx(4.0, rel=1e-13)
