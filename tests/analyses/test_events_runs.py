@@ -99,10 +99,33 @@ def test_peaks_and_jumps_come_from_saved_results_of_this_root(tmp_path):
     assert set(found.provenance["results"]) == {"effective-params", "kernel"}
     texts = [event["text"] for event in found.provenance["events"]]
     assert any(text.startswith("effective parameters of held-out examples peak at ") for text in texts)
-    save_result(trace.path, Result("kernel", {}, {}, {}), "model")
+    broken = save_result(trace.path, Result("kernel", {}, {}, {}), "model")
     found = analysed(trace)
     assert found.scalars["alignment_jump"] is None
     assert "the saved kernel result has no steps" in found.notes
+    assert found.provenance["results"]["kernel"] == broken, "another search would not read it either"
+    assert [item["event"] for item in found.provenance["missing"]] == ["alignment jump"]
+
+
+def test_a_kernel_without_labels_tells_of_no_jump_and_one_of_sketches_of_its_probe_set(tmp_path):
+    trace = grokking(tmp_path / "run.zarr")
+    steps = np.r_[0, np.unique(np.geomspace(1, ROWS, 40).round().astype(int))]
+    arrays = {"step": Array(("step",), steps)}
+    save_result(trace.path, Result("kernel", {}, arrays, {}), "model")
+    lacking = analysed(trace).provenance["missing"][-1]
+    assert lacking["event"] == "alignment jump"
+    assert lacking["lacks"] == "the alignment with labels in the saved kernel result"
+    assert lacking["remedy"].endswith("--metric kernel --labels FILE.npz (x and y)")
+    arrays["alignment_test"] = Array(("step",), 0.1 + 0.6 * sigmoid(steps, 550, 0.02))
+    save_result(trace.path, Result("kernel", {}, arrays, {}), "model")
+    assert analysed(trace).scalars["alignment_jump"] is None, "that of held-out examples is not looked at"
+    save_result(trace.path, Result("kernel", {"form": "sketch"}, arrays, {}), "model")
+    found = analysed(trace)
+    assert abs(np.log(found.scalars["alignment_jump"] / 550)) <= np.log(ROWS) / 39
+    texts = [event["text"] for event in found.provenance["events"]]
+    assert any(
+        text.startswith("the kernel's alignment with the probe set's labels changes") for text in texts
+    )
 
 
 def test_held_out_accuracy_comes_from_telescoping_where_no_probe_was_recorded(tmp_path):

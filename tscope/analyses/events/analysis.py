@@ -152,19 +152,20 @@ class _Search:
 
     def _saved(self) -> None:
         """Look at the results of other metrics."""
-        if self.saved.has("effective-params"):
-            self.events += self.saved.peaks()
-        else:
+        peaks, jumps = self.saved.peaks(), self.saved.jumps()
+        if peaks is None:
             # The recursion needs every row, whatever is kept.
             whole = self.trace.reader.theta_rows is None
             remedy = (
                 f"{self.command} effective-params" if whole else "a run recorded without `--updates none`"
             )
             self._lacks("effective-parameter peak", "a saved effective-params result", remedy)
-        if self.saved.has("kernel"):
-            self.events += self.saved.jumps()
-        else:
+        if jumps is None and self.saved.has("kernel"):
+            lack = "the alignment with labels in the saved kernel result"
+            self._lacks("alignment jump", lack, f"{self.command} kernel --labels FILE.npz (x and y)")
+        elif jumps is None:
             self._lacks("alignment jump", "a saved kernel result", f"{self.command} kernel")
+        self.events += [*(peaks or ()), *(jumps or ())]
 
     def _lacks(self, event: str, lacks: str, remedy: str) -> None:
         self.missing.append(Missing(event, lacks, remedy))

@@ -68,7 +68,7 @@ def peak(steps: Steps, p: Values, error: Values, name: str, sure: float) -> Even
     )
 
 
-def jump(steps: Steps, alignment: Values, sure: float) -> Event | None:
+def jump(steps: Steps, alignment: Values, sure: float, of: str = "training") -> Event | None:
     """Return the largest change of the kernel's alignment with the labels within a short stretch.
 
     A stretch is two neighbouring rows, or all rows from a step to 1.5 times it. The change is the lesser of
@@ -81,6 +81,7 @@ def jump(steps: Steps, alignment: Values, sure: float) -> Event | None:
         steps: (row,), increasing.
         alignment: (row,)
         sure: The least confidence.
+        of: Whose labels.
     """
     known = np.isfinite(alignment)
     steps, alignment = steps[known], alignment[known]
@@ -121,6 +122,5 @@ def jump(steps: Steps, alignment: Values, sure: float) -> Event | None:
         sureness,
         float(before[first]),
         float(after[last]),
-        f"the kernel's alignment with the training labels changes from {before[first]:.3g} to "
-        f"{after[last]:.3g}",
+        f"the kernel's alignment with the {of} labels changes from {before[first]:.3g} to {after[last]:.3g}",
     )

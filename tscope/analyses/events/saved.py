@@ -26,7 +26,7 @@ class Saved:
         sure: The least confidence of an event.
 
     Attributes:
-        used: The ids of the results that were read, by metric.
+        used: The ids of the results that were looked at, by metric.
         problems: Why a result could not be read.
     """
 
@@ -40,12 +40,12 @@ class Saved:
         """Whether there is a result of a metric."""
         return metric in self._newest
 
-    def peaks(self) -> list[Event]:
-        """Return the peaks of effective parameters, of training and of held-out examples."""
+    def peaks(self) -> list[Event] | None:
+        """Return the peaks of effective parameters; None where no result tells of them."""
         names = [f"p_{part}{of}" for part in ("train", "test") for of in ("", "_se")]
         result = self._read("effective-params", names)
         if result is None:
-            return []
+            return None
         found = []
         for part, title in (("train", "training"), ("test", "held-out")):
             p = _series(result, f"p_{part}")
@@ -55,13 +55,20 @@ class Saved:
                 found.append(peak(steps, p, np.zeros(len(p)) if error is None else error, title, self._sure))
         return [event for event in found if event is not None]
 
-    def jumps(self) -> list[Event]:
-        """Return the jump of the kernel's alignment with the training labels."""
-        result = self._read("kernel", ["alignment_train"])
-        alignment = None if result is None else _series(result, "alignment_train")
-        if result is None or alignment is None:
-            return []
-        found = jump(result.arrays["step"].data.astype(np.int64), alignment, self._sure)
+    def jumps(self) -> list[Event] | None:
+        """Return the jump of the kernel's alignment with the labels; None where no result tells of it.
+
+        The labels are those of the training examples; of a kernel that was estimated from sketches, which is
+        that of its probe set, those of the probe set.
+        """
+        result = self._read("kernel", ["alignment_train", "alignment_test"])
+        if result is None:
+            return None
+        own, of = ("test", "probe set's") if result.scalars.get("form") == "sketch" else ("train", "training")
+        alignment = _series(result, f"alignment_{own}")
+        if alignment is None:
+            return None
+        found = jump(result.arrays["step"].data.astype(np.int64), alignment, self._sure, of)
         return [] if found is None else [found]
 
     def held_out(self) -> Fit | None:
@@ -81,6 +88,8 @@ class Saved:
     def _read(self, metric: str, names: list[str]) -> Result | None:
         if metric not in self._newest:
             return None
+        # Also of one that cannot be read, which another search would not read either.
+        self.used[metric] = self._newest[metric]
         try:
             result = load_result(self._trace.path, metric, self._newest[metric], arrays=["step", *names])
         except TraceError as error:
@@ -89,7 +98,6 @@ class Saved:
         if "step" not in result.arrays:
             self.problems.append(f"the saved {metric} result has no steps")
             return None
-        self.used[metric] = self._newest[metric]
         return result
 
 
