@@ -60,7 +60,8 @@ def balanced_pairs(program: Program, limit: float) -> tuple[Pair, ...]:
     pairs = find_pairs(program)
     if not pairs:
         raise AnalysisError(
-            "the model has no two linear layers that follow each other directly or with a ReLU in between"
+            "the model has no two linear layers or convolutions that follow each other directly, or with a "
+            "ReLU or pooling in between, and nothing else (a normalisation, a sum)"
         )
     need = sum(_COPIES * 8 * (pair.units**2 if pair.linear else pair.units) for pair in pairs)
     if need > limit:
