@@ -349,3 +349,23 @@ def test_the_screens(base, size, golden):
         golden(f"screen_{view}_{size[0]}x{size[1]}.txt", text)
         for key in ("down", "down", "view:averaging"):
             stage.act(key, key)
+
+
+def test_the_forks_are_read_where_they_are_shown_and_again_on_coming_back(empty):
+    stage, host = opened(empty, "view:overview")
+    first = stage.data.averages
+    host.held = []
+    lone = RunStage(host, empty)
+    lone.start()
+    lone.act("view:averaging", "5")
+    lone.act("output", "o")
+    assert host.said[-1] == "the saved results are being read"
+    assert "reading" in screen(lone, host)
+    host.held = None
+    save_between(empty, [(empty, 0), (empty, 30)])
+    stage.reload()
+    assert stage.data.averages is first
+    stage.act("view:averaging", "5")
+    assert "A         mlp @0 " in screen(stage, host)
+    stage.act("view:averaging", "5")
+    assert len(stage.data.averages.pairs) == 1

@@ -73,7 +73,7 @@ class RunData:
         regime: Movements and modes of the newest saved result; None where there is none.
         collapse: Neural collapse of the newest saved result; None where there is none.
         regime_lacks: What the trace lacks for these two.
-        averages: Averages, changes of gradients and forks; None as long as they were not read.
+        averages: Averages, changes of gradients and forks; None where they were not asked for.
     """
 
     entry: Entry
@@ -165,6 +165,7 @@ class RunSource:
         *,
         curves_only: bool = False,
         example: int | None = None,
+        averages: bool = False,
     ) -> RunData:
         """Read what was committed since the last call, and the rows of a window on steps in detail.
 
@@ -173,6 +174,7 @@ class RunSource:
             window: Steps to read in detail.
             curves_only: Leave the probe arrays for a later call, so that curves are shown first.
             example: Follow each example of the probe set, and read the input of this one; None leaves it out.
+            averages: Read averages, changes of gradients, and the traces of all forks.
 
         Returns:
             A new snapshot. What cannot be read is named in its problems, and never raised.
@@ -180,7 +182,7 @@ class RunSource:
         with self._lock:
             entry = read_entry(self.path, time.time())
             try:
-                return self._load(entry, choice, window, curves_only, example)
+                return self._load(entry, choice, window, curves_only, example, averages)
             except (TscopeError, OSError, ValueError, KeyError, TypeError) as error:
                 return RunData(entry, problems=(self._told(error),))
 
@@ -195,6 +197,7 @@ class RunSource:
         window: tuple[float, float] | None,
         curves_only: bool,
         example: int | None,
+        averages: bool,
     ) -> RunData:
         from tscope_format import open_trace
 
@@ -254,7 +257,7 @@ class RunSource:
             regime=moved,
             collapse=collapsed,
             regime_lacks=regime.lacks_of(root),
-            averages=None if curves_only else self._averages.read(self._reader, root, problems),
+            averages=self._averages.read(self._reader, root, problems) if averages else None,
         )
 
     def _extend(self, root: RootReader, steps: Steps, problems: list[str]) -> None:

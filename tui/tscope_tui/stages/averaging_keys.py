@@ -87,6 +87,8 @@ def other_result(data: RunData, state: RunState) -> tuple[RunState, str]:
     known = averages_of(data)
     name = _RESULTS[state.view]
     found = {"average": known.pairs, "gradients": known.gradients, "along": known.runs}[name]
+    if data.averages is None:
+        return state, "the saved results are being read"
     if len(found) < 2:
         return state, "only one result is saved" if found else "no result is saved; see the pane"
     place = (min(state.rows.get(name, 0), len(found) - 1) + 1) % len(found)

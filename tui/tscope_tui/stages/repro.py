@@ -68,7 +68,9 @@ AVERAGES = (
 )
 GRADIENTS = ("since", "drift", "stable")
 # Those whose arrays are read at one step.
-_AT_STEP = ("spread", "spectrum", "visits", "layer values", "collapse")
+_AT_STEP = ("spread", "spectrum", "visits", "layer values", "learning", "collapse")
+# Arrays of them that are of no step.
+_OF_MODES = ("target", "frequency", "half_step", "half_step_closed")
 # That of the events, of every view.
 EVENTS = ("events",)
 # Those that show no array.
@@ -205,7 +207,8 @@ def _shown(
         arrays = [name for name in _RESULTS.get(pane) or EFFECTIVE[pane] if held or "train" in name]
     if pane not in _AT_STEP:
         return [_array(name) for name in arrays]
-    return [f"row = step.searchsorted({step})", *(f"{_array(name)}[row]" for name in arrays)]
+    rows = (_array(name) if name in _OF_MODES else f"{_array(name)}[row]" for name in arrays)
+    return [f"row = step.searchsorted({step})", *rows]
 
 
 def _own(name: str, known: Collection[str] | None) -> str:

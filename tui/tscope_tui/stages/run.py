@@ -89,15 +89,18 @@ class RunStage(RunActions):
         """Read what is new, with the present choice and window."""
         self._reader.reload(after)
 
-    def _wanted(self) -> tuple[Choice, tuple[float, float] | None, int | None]:
-        """Return what to read; single examples only where they are shown."""
-        return self.state.choice, self.state.window, self.chosen_example() if self.by_example else None
+    def _wanted(self) -> tuple[Choice, tuple[float, float] | None, int | None, bool]:
+        """Return what to read; single examples, and averages with all forks, only where they are shown."""
+        example = self.chosen_example() if self.by_example else None
+        return self.state.choice, self.state.window, example, self.of_averages
 
     def _take(self, data: RunData, full: bool) -> None:
         known = {name: getattr(self.data, name) for name in _LATER if getattr(data, name) is None}
         if full:
             # What was not asked for this time is not gone.
-            known = {name: value for name, value in known.items() if name in ("examples", "shown")}
+            known = {
+                name: value for name, value in known.items() if name in ("averages", "examples", "shown")
+            }
         self.data = data = replace(data, **known)
         self.loaded = self.loaded or full
         if data.steps is not None:

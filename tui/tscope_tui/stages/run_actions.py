@@ -251,7 +251,7 @@ class RunActions(RunChoices):
         if self.state.view == "boosting" and self.data.boosting is None and not self.analysis.progress:
             self.host.ask("against the trace of trees: ", "", self._against, None)
             return
-        if self.state.view in averaging_keys.VIEWS and name not in ("traces", "recorded"):
+        if self.of_averages and name not in ("traces", "recorded"):
             self._average(averaging_keys.request_of(self.data, self.state, name))
             return
         self.analysis.toggle(*request_of(self.data, self.state, name))
@@ -311,7 +311,7 @@ class RunActions(RunChoices):
     def do_repro(self) -> None:
         """Show the commands that give the numbers of the focused pane."""
         name, pane = self._focused()
-        if self.state.view in averaging_keys.VIEWS and (lines := reproduced(self.data, self.state, name)):
+        if self.of_averages and (lines := reproduced(self.data, self.state, name)):
             self._show_repro(name, lines)
             return
         told = self.data.telescoping

@@ -77,14 +77,20 @@ class RunChoices(ABC):
         """Whether the view shows examples one by one."""
         return self.state.view in ("examples", "example")
 
+    @property
+    def of_averages(self) -> bool:
+        """Whether the view shows averages, or forks."""
+        return self.state.view in averaging_keys.VIEWS
+
     def chosen_example(self) -> int:
         """Return the chosen example, the first of the list as long as none is."""
         return chosen_of(self.data, self.state)
 
     def show_view(self, view: str) -> None:
         """Change the view."""
+        came = self.of_averages
         self.state = replace(self.state, view=view, focus=_FIRST[view], maximised=False)
-        if self.by_example and self.data.examples is None:
+        if (self.by_example and self.data.examples is None) or (self.of_averages and not came):
             self.reload()
 
     def drill(self, example: int) -> None:
@@ -125,7 +131,7 @@ class RunChoices(ABC):
             most = max(0, self.data.updates.train.size - room)
             first = min(max(0, self.state.first_influence + direction), most)
             self.state = replace(self.state, first_influence=first)
-        elif self.state.view in averaging_keys.VIEWS:
+        elif self.of_averages:
             found = averaging_keys.chosen(self.data, self.state, name, direction)
             if found is None:
                 self.host.say("nothing to choose from; see the pane")
@@ -198,7 +204,7 @@ class RunChoices(ABC):
 
         Those of the kernel are the layers' shares of it, and its series are the first.
         """
-        if self.state.view in averaging_keys.VIEWS:
+        if self.of_averages:
             known = averaging_keys.quantities(self.state.view)
             self.state = self.state.other_quantity(direction, len(known))
             self.host.say(known[self.state.quantities[self.state.view]])
@@ -259,7 +265,7 @@ class RunChoices(ABC):
 
     def do_output(self) -> None:
         """Choose the next output; in the views of averages, the next saved result."""
-        if self.state.view in averaging_keys.VIEWS:
+        if self.of_averages:
             self.state, told = averaging_keys.other_result(self.data, self.state)
             self.host.say(told)
             return

@@ -46,6 +46,7 @@ def panes_of(
         loaded: Whether the predictions have been read.
     """
     telescoping = data.telescoping
+    averaged = loaded and data.averages is not None
     return {
         "loss": _scalars(data, state, "loss", {"loss": "loss"}, log=True),
         "accuracy": _accuracy(data, state),
@@ -57,9 +58,9 @@ def panes_of(
         **effective_panes(data, loaded=loaded),
         **kernel_panes(data, state, loaded=loaded),
         **boosting_panes(data, loaded=loaded),
-        **averaging_panes(data, state, loaded=loaded),
-        **forks_panes(data, state, loaded=loaded),
-        **along_panes(data, state, loaded=loaded),
+        **averaging_panes(data, state, loaded=averaged),
+        **forks_panes(data, state, loaded=averaged),
+        **along_panes(data, state, loaded=averaged),
         **layers_panes(data, state, loaded=loaded),
         **regime_panes(data, state, loaded=loaded),
         **collapse_panes(data, state, loaded=loaded),

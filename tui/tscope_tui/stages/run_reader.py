@@ -16,7 +16,7 @@ from tscope_tui.stages.host import Host
 # Seconds between two reads of a growing trace, so that the screen changes twice a second at most.
 _TICK = 0.5
 
-Wanted = Callable[[], tuple[Choice, tuple[float, float] | None, int | None]]
+Wanted = Callable[[], tuple[Choice, tuple[float, float] | None, int | None, bool]]
 
 
 class RunReader:
@@ -25,7 +25,8 @@ class RunReader:
     Args:
         host: Gives threads and timers.
         path: The trace.
-        wanted: Tells the choice and the window that are looked at, and the example whose input is, if any.
+        wanted: Tells the choice and the window that are looked at, the example whose input is,
+            if any, and whether averages are.
         taken: Is given every new snapshot, and whether it has predictions.
     """
 
@@ -43,7 +44,7 @@ class RunReader:
     def start(self) -> None:
         """Read the curves, then the predictions, then follow the trace."""
         self._seen = signature(self._path)
-        choice, window, _ = self._wanted()
+        choice, window, _, _ = self._wanted()
         self._host.background(
             "load",
             lambda: self._source.load(choice, window, curves_only=True),
@@ -63,10 +64,10 @@ class RunReader:
         if after:
             self._timers["reload"] = self._host.later(after, self.reload)
             return
-        choice, window, example = self._wanted()
+        choice, window, example, averages = self._wanted()
         self._host.background(
             "load",
-            lambda: self._source.load(choice, window, example=example),
+            lambda: self._source.load(choice, window, example=example, averages=averages),
             lambda data: self._take(data, full=True),
         )
 

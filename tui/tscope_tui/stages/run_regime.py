@@ -109,7 +109,7 @@ def arrays_of(found: Regime, state: RunState, pane: str) -> tuple[str, ...]:
         names = ("index",) if shown_of(found, state) == "index" else tuple(_LABELS)
         return tuple(name for name in names if name in found.modes)
     if pane == "learning":
-        return tuple(found.learning)
+        return (*found.learning, *(name for name in found.modes if name != "strength_unbalanced"))
     shown = {"moved": _MOVED, "turned": _TURNED}.get(pane, ())
     both = [f"{name}_{part}" for name, _, _ in shown for part in ("train", "test")]
     return tuple(name for name in (*(["movement"] if pane == "moved" else []), *both) if name in found.series)
