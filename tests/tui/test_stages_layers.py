@@ -308,8 +308,11 @@ def test_numbers_are_reproduced_with_their_options(saved):
             exec("\n".join(line for line in code if not line.startswith("result.")), namespace)
             for line in shown:
                 eval(line, namespace)
+            pane = stage.panes()[name]
+            if name == "learning":
+                row = next(eval(line, namespace) for line in shown if '"strength"' in line)
+                np.testing.assert_array_equal(row, pane.columns["u"])
             if name in ("layer values", "collapse"):
-                pane = stage.panes()[name]
                 row = eval(shown[0], namespace)
                 first = next(iter(pane.columns.values()))
                 assert np.ravel(row)[0] == first[0]
