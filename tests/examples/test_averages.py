@@ -21,9 +21,7 @@ def test_averages_of_two_steps_are_those_of_the_scripts_own_network(example: Exa
     middle, last = example.steps // 2, example.steps
     found = tscope.analyze(trace, "weight-averaging", at=f"{middle},last", points=3, layers=False, save=False)
     first, second = trace.state_dict(middle), trace.state_dict(last)
-    network = build_network(
-        example.name, {name: (value + second[name]) / 2 for name, value in first.items()}
-    )
+    network = build_network(example.name, {name: (value + second[name]) / 2 for name, value in first.items()})
     inputs = [torch.from_numpy(trace[f"examples/input/{k}"]) for k in range(len(trace.input_specs))]
     with torch.no_grad():
         if example.name == "transformer_lm":  # it is given its targets: a label at each position

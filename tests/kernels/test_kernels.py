@@ -125,6 +125,16 @@ def test_a_pullback_is_the_transposed_jacobian_times_each_cotangent(name, output
         torch.testing.assert_close(value, expected, **EXACT)
 
 
+@pytest.mark.parametrize("memory", [512 << 20, 1])
+@pytest.mark.parametrize(("name", "outputs"), CASES)
+def test_the_jacobian_itself_is_the_explicit_one(name, outputs, memory):
+    built, dense = made(name, outputs)
+    found = jacobian(built, memory=memory).each(built.inputs)
+    assert set(found) == set(built.program.parameters)
+    for n, value in found.items():
+        torch.testing.assert_close(value, dense[n].flatten(0, 1), **EXACT)
+
+
 @pytest.mark.parametrize(
     ("name", "whole"),
     [

@@ -6,9 +6,37 @@ from collections.abc import Collection
 
 import torch
 from torch import Tensor
-from tscope_format.errors import UsageError, clean
+from tscope_format.errors import AnalysisError, UsageError, clean
 
 from tscope.program.derivatives import Tensors
+from tscope.program.program import Program
+
+
+def names_of(program: Program, point: Tensors, wrt: Collection[str] | None) -> tuple[str, ...]:
+    """Return the parameters of J: all floating ones of the program, or those of them in `wrt`.
+
+    Args:
+        program: the model.
+        point: its parameters by name, as given.
+        wrt: names; None for all.
+
+    Raises:
+        UsageError: if a name in `wrt` is not a floating parameter of the program.
+        AnalysisError: if a parameter is missing or complex.
+    """
+    missing = [name for name in program.parameters if name not in point]
+    if missing:
+        raise AnalysisError(f"the parameter {clean(missing[0])!r} of the model was not given")
+    floating = tuple(n for n in program.parameters if point[n].is_floating_point())
+    unknown = sorted(set(wrt or ()) - set(floating))
+    if unknown:
+        raise UsageError(f"{clean(unknown[0])!r} is not a floating parameter that the model uses")
+    complex_ones = [name for name, value in point.items() if value.is_complex()]
+    if complex_ones:
+        raise AnalysisError(
+            f"the parameter {clean(complex_ones[0])!r} is complex; a Jacobian is of real ones"
+        )
+    return floating if wrt is None else tuple(name for name in floating if name in wrt)
 
 
 def tangents_of(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor
-from tscope_format.errors import AnalysisError, UsageError, clean
+from tscope_format.errors import AnalysisError, UsageError
 
-from tscope.kernels.arguments import diagonal_of, tangents_of
+from tscope.kernels.arguments import diagonal_of, names_of, tangents_of
 from tscope.kernels.capture import Use, capture
 from tscope.kernels.differentiate import gradient_of_each, per_example, pull_columns
 from tscope.kernels.factors import Explicit
@@ -72,19 +74,7 @@ class Jacobian:
         # Half of it for the columns' values: each time that they do not fit, all the rows are passed again.
         self._columns, self._formed = memory // 2, memory // 4
         self._rows = self._kept = memory // 8
-        missing = [name for name in program.parameters if name not in self._point]
-        if missing:
-            raise AnalysisError(f"the parameter {clean(missing[0])!r} of the model was not given")
-        floating = tuple(n for n in program.parameters if self._point[n].is_floating_point())
-        unknown = sorted(set(wrt or ()) - set(floating))
-        if unknown:
-            raise UsageError(f"{clean(unknown[0])!r} is not a floating parameter that the model uses")
-        self.names = floating if wrt is None else tuple(name for name in floating if name in wrt)
-        complex_ones = [name for name, value in self._point.items() if value.is_complex()]
-        if complex_ones:
-            raise AnalysisError(
-                f"the parameter {clean(complex_ones[0])!r} is complex; a Jacobian is of real ones"
-            )
+        self.names = names_of(program, self._point, wrt)
         self._device = next((value.device for value in self._point.values()), torch.device("cpu"))
         self._dtype = program.dtype or torch.float32
         for name in self.names if program.dtype is None else ():
@@ -186,7 +176,7 @@ class Jacobian:
             uses = [use for use in self._uses(part, plan) if use.operand.parameter in V]
             if uses:
                 products = (use.factor.push(V[use.operand.parameter], self._formed) for use in uses)
-                strips.append(_sum(products))
+                strips.append(reduce(add, products))
         if not strips:
             return self._push_whole(inputs, V, plan) if found is None else found
         layers = torch.cat(strips)
@@ -310,6 +300,22 @@ class Jacobian:
                     found[name] += value
         return found
 
+    def each(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return J itself (example·output, *parameter) for every parameter.
+
+        C backward passes, and for a linear layer 2·N·C·(d_in·d_out) flops at each position.
+        """
+        plan = self._plan(inputs)
+        strips: dict[str, list[Tensor]] = {name: [] for name in self.names}
+        for part in self._parts(inputs, plan, self._rows):
+            factors = by_parameter(*self._factors(part, plan))
+            height = (part.count if part.count >= 0 else self._total(inputs)) * plan.outputs
+            for name, found in strips.items():
+                own = [factor.each().to(self._dtype) for factor in factors.get(name, ())]
+                found.append(reduce(add, own) if own else self._zeros(height, name))
+        # Without a copy where all examples were taken at once: these are large.
+        return {name: found[0] if len(found) == 1 else torch.cat(found) for name, found in strips.items()}
+
     def sketch(self, inputs: Sequence[Tensor], signs: Signs) -> Tensor:
         """Return φ (example, output, column), whose products φ(x)·φ(x')ᵀ are K on average over the signs.
 
@@ -334,9 +340,8 @@ class Jacobian:
         )
 
     def _plan(self, inputs: Sequence[Tensor]) -> Plan:
-        return plan_for(
-            self._program, self._functional, frozenset(self.names), self._point, self._buffers, inputs
-        )
+        names = frozenset(self.names)
+        return plan_for(self._program, self._functional, names, self._point, self._buffers, inputs)
 
     def _parts(self, inputs: Sequence[Tensor], plan: Plan, memory: int) -> Iterator[Chunk]:
         """Yield the examples, as many at a time as the memory holds."""
@@ -381,8 +386,11 @@ class Jacobian:
             products = (
                 Explicit(value.to(self._dtype)).push(V[name], self._formed) for name, value in found.items()
             )
-            strips.append(_sum(products))
+            strips.append(reduce(add, products))
         return torch.cat(strips)
+
+    def _zeros(self, height: int, name: str) -> Tensor:
+        return torch.zeros((height, *self._point[name].shape), dtype=self._dtype, device=self._device)
 
     def _total(self, inputs: Sequence[Tensor]) -> int:
         """Return how many rows the output has on these inputs."""
@@ -390,10 +398,3 @@ class Jacobian:
             if entry.batch:
                 return len(inputs[entry.index])
         return len(evaluate(self._program, self._functional, self._point, self._buffers, inputs))
-
-
-def _sum(values: Iterable[Tensor]) -> Tensor:
-    first, *others = values
-    for other in others:
-        first = first + other
-    return first

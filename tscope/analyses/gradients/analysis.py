@@ -93,8 +93,8 @@ def _described(plan: Plan) -> str:
     parameters = sum(
         math.prod(entry.shape) for entry in setup.program.graph.inputs if entry.name in set(plan.names)
     )
-    # C backward passes and products; the gradients of `together` examples at once cost their number squared.
-    each = setup.outputs * parameters * (4.0 + 2 * plan.together + 4 * len(plan.since))
+    # C backward passes, the products that gradients are, their squares, and those of differences.
+    each = setup.outputs * parameters * (8.0 + 4 * len(plan.since))
     took = seconds(len(plan.rows) * (setup.train.count + held) * each, setup.dtype)
     span = f"{took:.0f} s" if took < 100 else f"{took / 60:.0f} min"
     return (

@@ -84,9 +84,7 @@ def _gradients(plan: Plan, state: KernelState, inputs: tuple[Tensor, ...], memor
     jacobian = Jacobian(
         setup.program, setup.functional, state.theta, state.buffers, wrt=plan.names, memory=memory
     )
-    count = len(inputs[0])
-    unit = torch.eye(count * setup.outputs, dtype=setup.dtype).view(count, setup.outputs, -1)
-    return jacobian.pullback(inputs, unit)
+    return jacobian.each(inputs)
 
 
 def _squares(

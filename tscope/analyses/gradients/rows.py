@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 _SINCE, _ROWS = 5, 12  # by default, beside row 0
 _EXAMPLES, _LARGEST = 64, 640  # of each set, and so many gradients of them
-# Gradients of several examples at once cost their number squared; one at a time, mostly overhead.
-_TOGETHER = 8
+# Gradients of few examples at once are mostly overhead; those of many fit in no cache.
+_TOGETHER, _ROW_BYTES, _ALL_BYTES = 32, 32e6, 256e6
 # The gradients of a row, what they are made of, and their difference to those of one t'.
 _WORKING = 5
 
@@ -129,7 +129,9 @@ def _together(
             f"{megabytes(states)}, of the {megabytes(limit)} allowed (`--max-memory MB`); take fewer: "
             "`--since 0`, `--at last`, `--probe-output 0`"
         )
-    together = min(_TOGETHER, int((limit - states) / each), max(setup.train.count, 1))
+    fit = min(_ROW_BYTES / (each / (since + _WORKING)), _ALL_BYTES / each)
+    most = max(1, min(_TOGETHER, setup.train.count, int(fit)))
+    together = min(most, int((limit - states) / each))
     return together, states + together * each
 
 
