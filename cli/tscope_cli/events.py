@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 _MOST = 12  # in the table
 _SHORT = 6  # in `info`
-_READ = ("effective-params", "kernel")  # results that the search reads, where there are some
+# Results that the search reads, where there are some, and one that it reads where the run does not tell of
+# held-out examples.
+_READ, _INSTEAD = ("effective-params", "kernel"), "telescoping"
 
 
 def tables(result: Result) -> list[tuple[str, list[str]]]:
@@ -76,8 +78,11 @@ def _since(result: Result, results: Sequence[ResultInfo], root: str) -> list[str
     """Return which results that the search reads were saved after it, if any."""
     used = result.provenance.get("results")
     known = used if isinstance(used, dict) else {}
-    newest = {info.metric: info.id for info in results if info.root == root and info.metric in _READ}
-    since = [metric for metric in _READ if metric in newest and newest[metric] != known.get(metric)]
+    missing = result.provenance.get("missing")
+    lacking = [item.get("event") for item in missing or () if isinstance(item, dict)]
+    read = (*_READ, _INSTEAD) if "grokking" in lacking else _READ
+    newest = {info.metric: info.id for info in results if info.root == root and info.metric in read}
+    since = [metric for metric in read if metric in newest and newest[metric] != known.get(metric)]
     told = f"{' and '.join(since)} saved since: `--metric events` looks again"
     return [told] if since else []
 

@@ -91,6 +91,10 @@ def test_info_says_that_a_result_was_saved_after_the_search(tscope: Runner, tmp_
     assert "looks again" not in tscope("info", trace.path).out
     kernel = save_result(trace.path, Result("kernel", {}, {}, {}), "model")
     assert "kernel saved since: `--metric events` looks again" in tscope("info", trace.path).out
+    save_result(trace.path, Result("telescoping", {}, {}, {}), "model")
+    lacks = {"missing": [{"event": "grokking"}], "results": {"kernel": kernel}}
+    save_result(trace.path, Result("events", {"steps": ROWS}, {}, lacks), "model")
+    assert "telescoping saved since" in tscope("info", trace.path).out
     read = {"events": [], "results": {"kernel": kernel}}
     save_result(trace.path, Result("events", {"steps": ROWS}, {}, read), "model")
     assert "looks again" not in tscope("info", trace.path).out

@@ -13,7 +13,7 @@ from tscope_tui.data.quick_events import crossing, fork_events, jump, peak, spik
 from tscope_tui.data.run import RunData, RunSource
 from tscope_tui.data.saved_events import LETTERS, Found, from_result
 from tscope_tui.data.telescoping import Choice
-from tui_traces import SPIKE, Run, finished, save_effective, save_kernel
+from tui_traces import SPIKE, Run, finished, save_effective, save_kernel, save_telescoping
 
 import tscope
 from tests.analyses.event_curves import falling, sigmoid, white
@@ -113,6 +113,17 @@ def test_a_search_that_the_run_or_another_result_has_overtaken_says_so(tmp_path)
     assert load(path).stale == ""
     save_effective(path)
     assert load(path).stale == "a result of effective-params was saved since"
+
+
+def test_predictions_of_held_out_examples_count_where_the_search_had_none(tmp_path):
+    path = finished(tmp_path / "x.zarr")
+    missing = [{"event": "grokking", "lacks": "labels", "remedy": "telescoping"}]
+    for known, stale in (({}, ""), ({"missing": missing}, "a result of telescoping was saved since")):
+        save_result(path, search(**known), "model")
+        telescoping = save_telescoping(path)
+        assert load(path).stale == stale
+    save_result(path, search(missing=missing, results={"telescoping": telescoping}), "model")
+    assert load(path).stale == ""
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,10 @@ METRIC = "events"
 LETTERS = {NAMES[letter]: letter for letter in "igpKsD"}
 """The letter of each kind of the metric."""
 
-# Metrics whose results the search reads: one that was saved later may tell of more.
+# Metrics whose results the search reads: one that was saved later may tell of more. Telescoping tells of
+# held-out examples where the run itself does not.
 _READ = ("effective-params", "kernel")
+_INSTEAD = "telescoping"
 # What a rule of the browser's own looks for, where the metric has another name for it.
 _LIKE = {"a": "g"}
 
@@ -74,7 +76,7 @@ class Found:
         """
         if self.seen < last:
             return f"looked up to step {self.seen:,} of {last:,}"
-        for metric in _READ:
+        for metric in (*_READ, *(() if "g" in self.letters else (_INSTEAD,))):
             results = saved_results(path, metric, root)
             if results and results[-1].id != self.used.get(metric):
                 return f"a result of {metric} was saved since"
