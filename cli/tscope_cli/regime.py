@@ -49,7 +49,9 @@ def tables(result: Result) -> list[tuple[str, list[str]]]:
     if result.metric != "regime" or "strength" not in result.arrays:
         return []
     strength = result.arrays["strength"].data
-    index, closed = (result.arrays.get(name) for name in ("index", "half_step_closed"))
+    index, closed, guided = (
+        result.arrays.get(name) for name in ("index", "half_step_closed", "half_step_unbalanced")
+    )
     columns = {
         "target s": result.arrays["target"].data,
         "D": result.arrays["frequency"].data,
@@ -57,7 +59,8 @@ def tables(result: Result) -> list[tuple[str, list[str]]]:
         "end": strength[-1],
         "Λ/s": None if index is None else index.data[0],
         "half at step": result.arrays["half_step"].data,
-        "closed form": None if closed is None else closed.data,
+        "balanced": None if closed is None else closed.data,
+        "with Λ": None if guided is None else guided.data,
     }
     known = {head: values for head, values in columns.items() if values is not None}
     rows = [

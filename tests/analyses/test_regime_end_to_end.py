@@ -110,6 +110,11 @@ def test_skills_emerge_when_their_frequency_says(found: Result) -> None:
     assert within[SKILLS].all()
     told = found.arrays["half_step_closed"].data
     np.testing.assert_allclose(told[within[places]], half[places][within[places]], rtol=1e-10)
+    # With its imbalance every mode has one, near which it emerges: the flow's own, found by a solver.
+    guided = found.arrays["half_step_unbalanced"].data * H
+    for place, mode in enumerate(places):
+        assert flow(np.array([0.0, guided[place]]))[-1, mode] == pytest.approx(TARGET[mode] / 2, rel=1e-9)
+    np.testing.assert_allclose(found.arrays["half_step"].data, guided / H, atol=0.6)
     a, b = descent(RATE, STEPS)
     for place, mode in enumerate(places):
         curve = (a * b)[:, mode]

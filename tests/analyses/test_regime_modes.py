@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tscope.analyses.regime.modes import balanced, crossing, half_time, single, unbalanced
+from tscope.analyses.regime.modes import (
+    balanced,
+    crossing,
+    half_time,
+    single,
+    unbalanced,
+    unbalanced_half_time,
+)
 
 TIME = np.linspace(0, 3, 31)
 
@@ -44,6 +51,25 @@ def test_a_mode_is_halfway_at_its_half_time():
     for mode, at in enumerate(half):
         assert balanced(s, start, np.array([at]), D)[0, mode] == pytest.approx(s[mode] / 2, rel=1e-12)
     assert np.isnan(half_time(np.array([1.0, 1.0]), np.array([0.7, -0.1]), np.ones(2))).all()
+
+
+def test_a_mode_with_imbalance_is_halfway_at_a_time_of_its_own():
+    s, start, D = (
+        np.array([4.0, 1.0, 2.0, 1.0]),
+        np.array([1e-3, 0.2, 0.0, -0.3]),
+        np.array([1.0, 0.5, 2.0, 1.0]),
+    )
+    imbalance = np.array([0.1, -3.0, 1.5, 0.7])
+    half = unbalanced_half_time(s, start, imbalance, D)
+    for mode, at in enumerate(half):
+        found = unbalanced(s, start, imbalance, np.array([0.0, at]), D)
+        assert found[1, mode] == pytest.approx(s[mode] / 2, rel=1e-8)
+    np.testing.assert_allclose(
+        unbalanced_half_time(s[:2], start[:2], np.zeros(2), D[:2]),
+        half_time(s[:2], start[:2], D[:2]),
+        rtol=1e-12,
+    )
+    assert np.isnan(unbalanced_half_time(s[:2], np.array([3.0, 0.0]), np.zeros(2), D[:2])).all()
 
 
 def test_a_mode_that_does_not_grow_has_no_closed_form():

@@ -26,7 +26,7 @@ def test_movements_and_modes_are_told(tscope: Runner, run: Trace) -> None:
     lines = outcome.out.splitlines()
     assert lines[1].split()[:4] == ["step", "parameters", "kernel", "features"]
     start = lines.index("modes")
-    heads = ["mode", "target", "s", "D", "start", "end", "Λ/s", "half", "at", "step", "closed", "form"]
+    heads = ["mode", "target", "s", "D", "start", "end", "Λ/s", "half", "at", "step", "balanced", "with", "Λ"]
     assert lines[start + 1].split() == heads
     rows = [[float(word) for word in line.split()[:3]] for line in lines[start + 2 : start + 5]]
     assert rows == [[0, 4, 1], [1, 2, 1], [2, 1, 1]]

@@ -20,7 +20,15 @@ from tscope.analyses.kernel.analysis import analyse as kernels
 from tscope.analyses.kernel.setup import prepare, taken
 from tscope.analyses.regime.chain import Chain, check_chain, find_chain
 from tscope.analyses.regime.features import Features
-from tscope.analyses.regime.modes import Modes, balanced, crossing, half_time, single, unbalanced
+from tscope.analyses.regime.modes import (
+    Modes,
+    balanced,
+    crossing,
+    half_time,
+    single,
+    unbalanced,
+    unbalanced_half_time,
+)
 from tscope.analyses.standing import standing
 from tscope.optimizers import infer_loss, read_labels
 from tscope.optimizers.batches import ExampleInputs
@@ -216,9 +224,13 @@ class _Analysis:
             closed = single(target, strength[0], time, modes.frequency)
         else:
             closed = balanced(target, strength[0], time, modes.frequency)
-            half = half_time(target, strength[0], modes.frequency)
-            at = np.interp(half, all_times, self.trace.steps, left=np.nan, right=np.nan)
-            self.arrays["half_step_closed"] = Array(("mode",), at)
+            given = target, strength[0], modes.imbalance[0], modes.frequency
+            for name, half in (
+                ("closed", half_time(target, strength[0], modes.frequency)),
+                ("unbalanced", unbalanced_half_time(*given)),
+            ):
+                at = np.interp(half, all_times, self.trace.steps, left=np.nan, right=np.nan)
+                self.arrays[f"half_step_{name}"] = Array(("mode",), at)
             guided = unbalanced(target, strength[0], modes.imbalance[0], time, modes.frequency)
             self.arrays["strength_unbalanced"] = Array(("step", "mode"), guided)
             self.scalars["unbalanced_off"] = _off(strength, guided, target)

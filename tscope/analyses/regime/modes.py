@@ -143,6 +143,29 @@ def half_time(target: Values, start: Values, frequency: Values) -> Values:
     return np.where(known, np.log(ratio - 1) / (2 * target * frequency), np.nan)
 
 
+def unbalanced_half_time(target: Values, start: Values, imbalance: Values, frequency: Values) -> Values:
+    """Return when an aligned mode of two layers is halfway (mode,); NaN where it starts beyond.
+
+    The time that ċ = √(Λ² + 4c²)(s − c)D takes from u_0 to s/2, as an integral in closed form: with
+    R² = Λ² + 4s², t = [ln((Λ² + 4sc + R√(Λ² + 4c²))/(s − c))]/(RD) between the two. Λ = 0 gives `half_time`.
+
+    Args:
+        target: s (mode,).
+        start: u_0 (mode,).
+        imbalance: Λ (mode,).
+        frequency: D (mode,).
+    """
+    known = (start < target / 2) & ((start > 0) | (imbalance != 0))
+    rate = np.sqrt(imbalance**2 + 4 * target**2)
+
+    def gone(c: Values) -> Values:
+        above = imbalance**2 + 4 * target * c + rate * np.sqrt(imbalance**2 + 4 * c**2)
+        return np.asarray(np.log(above / (target - c)))
+
+    begin = np.where(known, start, target / 4)
+    return np.where(known, (gone(target / 2) - gone(begin)) / (rate * frequency), np.nan)
+
+
 def crossing(axis: Values, strength: Values, level: Values) -> Values:
     """Return where each mode first reaches its level (mode,), by a straight line between rows; else NaN.
 
