@@ -11,7 +11,7 @@ from tscope_format.results import Array, Result, load_result, save_result
 
 import tscope
 from tests.analyses.event_curves import sigmoid
-from tests.analyses.event_runs import FIT, ONSET, ROWS, SPIKE, grokking, losses, write
+from tests.analyses.event_runs import FIT, ONSET, ROWS, SPIKE, grokking, losses, outputs, write
 from tests.optimizers.recorded import Recorder, epochs, train
 from tscope.trace import Trace
 
@@ -142,6 +142,28 @@ def test_held_out_accuracy_comes_from_telescoping_where_no_probe_was_recorded(tm
     known["probe"]["in_sample"] = True
     save_result(trace.path, Result("telescoping", {"probe": "test"}, arrays, known), "model")
     assert analysed(trace, fit=0.5).provenance["source_test"] is None
+
+
+def test_a_probe_set_that_few_rows_were_projected_on_gives_way_to_a_result_of_more(tmp_path):
+    steps = np.arange(0, ROWS + 1, 5)
+    target = np.random.default_rng(1).integers(0, 4, 20)
+    few = outputs(np.full(9, 0.3), target, 3)
+    trace = write(tmp_path / "run.zarr", losses(), {"heldout": (few, target, False)})
+    found = analysed(trace, fit=0.5)
+    assert found.provenance["source_test"] == "probe set heldout"
+    assert found.scalars["grokking"] is None
+    (lack,) = (item for item in found.provenance["missing"] if item["event"] == "grokking")
+    assert lack["lacks"] == "outputs of held-out examples at more than 3 of 1,201 rows"
+    assert lack["remedy"] == f"tscope analyze {trace.path} --metric telescoping --replay"
+    arrays = {"step": Array(("step",), steps)}
+    arrays["accuracy_actual"] = Array(("step",), 0.2 + 0.7 * sigmoid(steps, ONSET, 0.05))
+    known = {"probe": {"examples": 300, "in_sample": False}}
+    save_result(trace.path, Result("telescoping", {"probe": "heldout"}, arrays, known), "model")
+    found = analysed(trace, fit=0.5)
+    assert found.provenance["source_test"] == "heldout in the telescoping result"
+    assert abs(found.scalars["grokking"] - ONSET) <= 15
+    assert not any(item["event"] == "grokking" for item in found.provenance["missing"])
+    assert analysed(trace, fit=0.5, probe="heldout").provenance["source_test"] == "probe set heldout"
 
 
 def test_batches_tell_the_fit_as_the_loop_itself_counted(tmp_path):

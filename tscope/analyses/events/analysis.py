@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tscope.trace import Trace
 
 _CURVE = 512  # rows of the curves in a result
+_FEW = 12  # rows, below which a course of held-out examples is not told
 
 
 def analyse(trace: Trace, options: Options) -> Result:
@@ -73,7 +74,7 @@ class _Search:
         """Look for every kind of event."""
         trace, options = self.trace, self.options
         fit, reason = training(trace, options)
-        other = held_out(trace, options) or self.saved.held_out()
+        other = self._held_out()
         steps, loss = self._losses([known for known in (fit, other) if known is not None])
         if fit is None:
             finite = np.isfinite(loss)
@@ -86,6 +87,10 @@ class _Search:
         if other is None:
             lack = "outputs of held-out examples with labels"
             self._lacks("grokking", lack, f"{self.command} telescoping --probe FILE.npz (x and y)")
+        elif len(other.step) < min(_FEW, trace.rows):
+            # A recorder that shares its processor with much else projects few rows.
+            lack = f"outputs of held-out examples at more than {len(other.step):,} of {trace.rows:,} rows"
+            self._lacks("grokking", lack, f"{self.command} telescoping --replay")
         fitted = None if fit is None else interpolation(fit, options.fit, options.sure)
         followed = None
         if fitted is not None:
@@ -118,6 +123,14 @@ class _Search:
             },
             tuple(self.notes),
         )
+
+    def _held_out(self) -> Fit | None:
+        """Return the fit of held-out examples: of a recorded probe set, or of a result of more rows."""
+        recorded = held_out(self.trace, self.options)
+        if self.options.probe is not None:
+            return recorded
+        known = [fit for fit in (recorded, self.saved.held_out()) if fit is not None]
+        return max(known, key=lambda fit: len(fit.step), default=None)
 
     def _losses(self, fits: list[Fit]) -> tuple[Steps, Values]:
         """Look at the training loss, and return it where it was recorded (row,)."""
