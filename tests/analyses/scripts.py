@@ -21,6 +21,7 @@ class Found:
     arrays: dict[str, NDArray[np.float64]]
     scalars: dict[str, Any]
     notes: list[str]
+    provenance: dict[str, Any]
 
 
 def command(folder: Path, *arguments: object) -> str:
@@ -50,4 +51,4 @@ def analyzed(trace: Path, metric: str, *options: object) -> Found:
     words = ("analyze", trace.name, "--metric", metric, *options, "--no-save", "--json")
     found = json.loads(command(trace.parent, *words))
     arrays = {name: np.array(entry["data"], dtype=float) for name, entry in found["arrays"].items()}
-    return Found(arrays, found["scalars"], found["notes"])
+    return Found(arrays, found["scalars"], found["notes"], found["provenance"])

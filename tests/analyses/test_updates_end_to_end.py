@@ -5,12 +5,11 @@ Least squares, where J is x and everything has a closed form in numpy.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-
 import numpy as np
 import pytest
+
+import tscope
+from tests.analyses.scripts import analyzed, recorded
 
 SCRIPT = """
 import numpy as np
@@ -30,28 +29,15 @@ np.save("w.npy", model.weight.detach().numpy())
 """
 
 
-def command(folder, *arguments) -> str:
-    words = [sys.executable, "-m", "tscope_cli", *arguments]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.mark.slow
 def test_least_squares_with_momentum_and_decay(tmp_path):
     rng = np.random.default_rng(0)
     x, y, held = rng.standard_normal((8, 3)), rng.standard_normal((8, 1)), rng.standard_normal((4, 3))
     np.savez(tmp_path / "data.npz", x=x, y=y)
     np.savez(tmp_path / "held.npz", x=held)
-    (tmp_path / "train.py").write_text(SCRIPT)
-    command(tmp_path, "record", "-o", "run.zarr", "--probe", "held.npz", "--", sys.executable, "train.py")
-    asked = ("analyze", "run.zarr", "--metric", "updates", "--influence", "all", "--json")
-    result = json.loads(command(tmp_path, *asked))
-    arrays = {name: np.array(entry["data"]) for name, entry in result["arrays"].items()}
-
-    import tscope
-
-    trace = tscope.open(tmp_path / "run.zarr")
+    path = recorded(tmp_path, SCRIPT, "--probe", "held.npz")
+    result = analyzed(path, "updates", "--influence", "all")
+    arrays, trace = result.arrays, tscope.open(path)
     w = trace.theta(0)["weight"].numpy().T
     order = [int(np.flatnonzero((x == row).all(1))[0]) for row in trace["examples/input/0"]]
     direct, kept, decays, totals = np.zeros((8, 3)), np.zeros((8, 3)), np.zeros((1, 3)), np.zeros((3, 4))
@@ -65,8 +51,8 @@ def test_least_squares_with_momentum_and_decay(tmp_path):
         influence -= 0.1 * held @ kept.T
         w = w - 0.1 * (kept.sum(0) + decays[0])[:, None]
     assert np.abs(w.T - np.load(tmp_path / "w.npy")).max() < 1e-13
-    terms = result["provenance"]["terms"]
+    terms = result.provenance["terms"]
     for name, total in zip(("gradient", "memory", "coupled_decay"), totals, strict=True):
         assert np.abs(arrays["total_term"][terms.index(name), :, 0] - total).max() < 1e-12, name
     assert np.abs(arrays["influence"][:, 0] - influence[:, order]).max() < 1e-12
-    assert result["scalars"]["relative_residual"] < 1e-12
+    assert result.scalars["relative_residual"] < 1e-12
