@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tscope_format.errors import MissingDataError, UsageError, clean
+from tscope_format.errors import AnalysisError, MissingDataError, UsageError, clean
 
 if TYPE_CHECKING:
     from tscope_format import Result, ResultInfo, TraceReader
@@ -88,6 +88,7 @@ def read_forks(base: Path, *, compute: bool, gradients: bool) -> list[Fork]:
     Raises:
         UsageError: It is a fork itself, or another trace is in the place of a fork.
         MissingDataError: It has no forks, or a trace lacks what is to be computed.
+        AnalysisError: What is to be computed cannot be.
         TraceError: A trace is gone, or damaged.
     """
     from tscope_format import open_trace
@@ -99,9 +100,12 @@ def read_forks(base: Path, *, compute: bool, gradients: bool) -> list[Fork]:
             if _average(fork, own, reader) is None:
                 _run(fork.trace, AVERAGES, against=str(base))
     if compute and gradients:
-        _add_changes(base, reader, {fork.same_until for fork, _ in found})
-        for fork, own in found:
-            _add_changes(fork.trace, own, {fork.same_until})
+        try:
+            _add_changes(base, reader, {fork.same_until for fork, _ in found})
+            for fork, own in found:
+                _add_changes(fork.trace, own, {fork.same_until})
+        except (AnalysisError, MissingDataError) as error:
+            raise type(error)(f"{clean(error)} (`--no-gradients` leaves gradients out)") from error
     return [_filled(fork, own, reader) for fork, own in found]
 
 

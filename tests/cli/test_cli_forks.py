@@ -17,6 +17,7 @@ from tscope_format import load_result, open_trace, save_result
 from tscope_format.amendment import amend
 
 from tests.analyses.averaging_runs import COMMON, make_runs
+from tscope.analyses.gradients import rows as gradient_rows
 from tscope.record.fork import Fork
 
 
@@ -143,6 +144,17 @@ def test_sweeps_of_several_runs_are_drawn_over_each_other(
     assert [line.split()[0] for line in outcome.out.splitlines()[1:5]] == ["runs/run0"] * 2 + [
         "other/run0"
     ] * 2
+
+
+def test_where_gradients_cannot_be_computed_the_way_out_is_told(
+    tscope: Runner, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradient_rows, "_WORKING", 1e9)
+    outcome = tscope("forks", base, "--compute")
+    assert outcome.code == 1
+    assert "allowed (`--max-memory MB`)" in outcome.err
+    assert "(`--no-gradients` leaves gradients out)" in outcome.err
+    assert tscope("forks", base, "--compute", "--no-gradients").code == 0
 
 
 def test_gradients_are_not_compared_along_steps(tscope: Runner, computed: Path) -> None:
