@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ import torch
 from torch import nn
 
 import tscope
+from tests.analyses.scripts import command, recorded
 from tests.reference.telescoping import reference
 
 SCRIPT = """
@@ -37,21 +36,11 @@ torch.save(states, "states.pt")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("script")
-    (folder / "train.py").write_text(SCRIPT)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((10, 4)).astype(np.float32)
     np.savez(folder / "held.npz", x=x, y=x[:, :3].argmax(1))
-    tscope_command(
-        folder, "record", "-o", "run.zarr", "--probe", "held.npz", "--", sys.executable, "train.py"
-    )
+    recorded(folder, SCRIPT, "--probe", "held.npz")
     return folder
-
-
-def tscope_command(folder, *arguments):
-    command = [sys.executable, "-m", "tscope_cli", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def expected_of(folder):
@@ -79,7 +68,7 @@ def test_a_float64_replay_equals_explicit_jacobians_on_the_scripts_own_states(fo
 
 def test_the_command_line_gives_the_recorded_projections(folder):
     _, expected = expected_of(folder)
-    result = json.loads(tscope_command(folder, "analyze", "run.zarr", "--metric", "telescoping", "--json"))
+    result = json.loads(command(folder, "analyze", "run.zarr", "--metric", "telescoping", "--json"))
     steps = result["arrays"]["step"]["data"]
     assert result["scalars"]["source"] == "recorded"
     actual = np.array(result["arrays"]["actual"]["data"])
@@ -89,7 +78,7 @@ def test_the_command_line_gives_the_recorded_projections(folder):
 
 def test_the_command_line_replays_what_was_not_recorded(folder):
     _, expected = expected_of(folder)
-    result = json.loads(tscope_command(folder, "analyze", "run.zarr", "--replay", "--json"))
+    result = json.loads(command(folder, "analyze", "run.zarr", "--replay", "--json"))
     assert result["scalars"]["source"] == "replay"
     assert result["arrays"]["step"]["data"] == list(range(13))
     telescoped = np.array(result["arrays"]["telescoped"]["data"])
