@@ -224,6 +224,7 @@ def test_the_numbers_are_reproduced_with_their_options(base):
         stage.act("repro", "r")
         lines = host.shown[-1][1]
         compile("\n".join(lines[lines.index("# Python") :]), "repro", "exec")
+        assert all(cells(line) <= 54 or str(base.parent) in line for line in lines), "the box of 60 columns"
         return "\n".join(lines).replace(" \\\n ", "")
 
     text = shown()
@@ -239,7 +240,7 @@ def test_the_numbers_are_reproduced_with_their_options(base):
     stage.act("view:averaging", "5")
     text = shown()
     assert f"tscope forks {base} --json" in text
-    assert 'name.startswith("barrier_loss")' in text
+    assert '"barrier_loss_test"' in text
     stage.act("focus:1", "tab")
     assert 'moved.scalars["change_train"]' in shown()
     stage.act("focus:1", "tab")

@@ -85,24 +85,32 @@ def _notes(notes: Sequence[str]) -> list[str]:
 
 def _sweep(sweep: Sweep, what: str, quantity: str, pane: str) -> list[str]:
     """Return the lines of a value against where forks part."""
-    base = text_of(sweep.base)
-    start = ["import tscope", "from pathlib import Path", f"base = Path({base})"]
-    loop = [
+    start = [
+        "import tscope",
+        "from pathlib import Path",
+        f"base = Path({text_of(sweep.base)})",
         'for fork in tscope.open(base).facts["forks"]:',
-        '    path, since = base.parent / fork["trace"], fork["same_until"]',
+        '    since = fork["same_until"]',
+        '    path = base.parent / fork["trace"]',
     ]
     if pane == "sweep":
-        loop += [
-            '    pair = tscope.analyze(path, "weight-averaging", against=str(base))',
+        loop = [
+            "    pair = tscope.analyze(",
+            '        path, "weight-averaging", against=str(base)',
+            "    )",
             "    print(since, {",
-            "        name: value for name, value in pair.scalars.items()",
-            f'        if name.startswith("barrier_{what}")',
+            "        name: value",
+            "        for name, value in pair.scalars.items()",
+            f'        if name in ("barrier_{what}_train",',
+            f'                    "barrier_{what}_test")',
             "    })",
         ]
     else:
-        loop += [
+        loop = [
             "    for run in (base, path):",
-            '        moved = tscope.analyze(run, "gradients", since=str(since))',
+            "        moved = tscope.analyze(",
+            '            run, "gradients", since=str(since)',
+            "        )",
             f'        print(since, moved.scalars["{quantity}_train"])',
         ]
     return [
