@@ -57,6 +57,29 @@ def test_statistics_are_recalibrated_as_update_bn_does(normed):
     assert "buffers change too: what they do to the outputs counts as curvature" in found.notes
 
 
+def test_single_layers_are_averaged_with_statistics_of_their_own(normed):
+    found = normed.analysed(points=3)
+    x = normed.sets["train"][0]
+
+    def loss(state) -> float:
+        normed.module.load_state_dict(state)
+        update_bn([x[:4], x[4:8], x[8:]], normed.module)
+        settled = {name: value.clone() for name, value in normed.module.state_dict().items()}
+        return normed.value(normed.outputs(settled, "test"), "test")
+
+    for base in range(2):
+        own, other = normed.state(base), normed.state(1 - base)
+        for place, layer in enumerate(found.provenance["layers"]):
+            mixed = {
+                name: (value + other[name]) / 2 if name.startswith(f"{layer}.") else value
+                for name, value in own.items()
+                if value.is_floating_point()
+            }
+            rise = loss({**own, **mixed}) - loss(own)
+            assert abs(rise) > 1e-6
+            assert found.arrays["layer_rise_test"].data[base, place] == pytest.approx(rise, rel=1e-9)
+
+
 def test_without_recalibration_the_recorded_statistics_are_averaged(normed):
     found = normed.analysed(points=3, recalibrate=False)
     average = mean_state([normed.state(0), normed.state(1)], (0.5, 0.5))
