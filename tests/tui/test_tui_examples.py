@@ -12,6 +12,7 @@ from tscope_tui.data.kernel import from_result, ordered
 from tscope_tui.data.shown import Shown, image_of
 from tscope_tui.panes.box import Look
 from tscope_tui.panes.layermap import LayerMapPane
+from tscope_tui.panes.layermap import shrunk as shrunk_map
 from tscope_tui.panes.pane import Draw
 from tscope_tui.panes.picture import PicturePane, fitted
 from tscope_tui.spans import cells, plain
@@ -217,17 +218,17 @@ def test_layers_are_mapped_over_the_steps_in_sight():
     values = np.stack([step, 8 - step], 1)
     values[5, 0] = np.nan
     pane = LayerMapPane(("first", "second"), step, values)
-    cells_, starts = pane._cells(4, None)
+    cells_, starts = shrunk_map(pane, 4, None)
     # Row 0 is the state before training; two steps a column.
     np.testing.assert_allclose(cells_, [[1.5, 3.5, 6.0, 7.5], [6.5, 4.5, 2.5, 0.5]])
     assert starts.tolist() == [1, 3, 5, 7]
-    near, _ = pane._cells(4, (3.0, 4.0))
+    near, _ = shrunk_map(pane, 4, (3.0, 4.0))
     np.testing.assert_allclose(near, [[3, 3, 4, 4], [5, 5, 4, 4]])
     for size in ((12, 3), (40, 4), (80, 12)):
         lines = pane.lines(*size, Draw(cursor=4.0, window=(0.0, 8.0)))
         assert len(lines) == size[1]
         assert {cells(plain(line)) for line in lines} == {size[0]}
-    assert np.isnan(pane._cells(3, (20.0, 30.0))[0]).all()
+    assert np.isnan(shrunk_map(pane, 3, (20.0, 30.0))[0]).all()
 
 
 def test_neighbours_are_those_with_the_smallest_angle():

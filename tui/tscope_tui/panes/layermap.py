@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -62,7 +63,7 @@ class LayerMapPane:
         shown = self.layers[first : first + room]
         label = min(max(map(len, shown)), max(6, inner // 3))
         wide = max(1, inner - label - 2)
-        cells, starts = self._cells(wide, draw.window)
+        cells, starts = shrunk(self, wide, draw.window)
         cells = cells[first : first + room]
         if log:
             cells = np.log10(cells, out=np.full_like(cells, np.nan), where=cells > 0)
@@ -90,26 +91,6 @@ class LayerMapPane:
         foot = both if cells_of(both) + 3 <= inner else more.removesuffix(", ") or scale
         return box(title, lines, width, height, look, focused=draw.focused, foot=foot)
 
-    def _cells(
-        self, columns: int, window: tuple[float, float] | None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the means over steps (layer, column) of what is in sight, and where each column begins.
-
-        Of fewer rows than columns each row has several. A part without a finite value is NaN.
-        """
-        low, high = window or (float(self.step[0]), float(self.step[-1]))
-        inside = np.flatnonzero((self.step >= max(low, self.start)) & (self.step <= high))
-        if not inside.size:
-            return np.full((len(self.layers), columns), np.nan), np.linspace(low, high, columns)
-        at = np.arange(columns) * inside.size // columns
-        edges = np.unique(at)
-        values = self.values[inside]
-        known = np.isfinite(values)
-        sums = np.add.reduceat(np.where(known, values, 0.0), edges, 0)
-        counts = np.add.reduceat(known.astype(float), edges, 0)
-        means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
-        return means[np.searchsorted(edges, at)].T, self.step[inside][at]
-
     def table(self) -> Table:
         """Return one row a step, a column a layer."""
         columns: dict[str, list[Value]] = {
@@ -118,6 +99,29 @@ class LayerMapPane:
         for index, name in enumerate(self.layers):
             columns[name] = self.values[:, index].tolist()
         return Table(self.name, columns)
+
+
+@functools.lru_cache(maxsize=8)
+def shrunk(
+    pane: LayerMapPane, columns: int, window: tuple[float, float] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the means over steps (layer, column) of what is in sight, and where each column begins.
+
+    Of fewer rows than columns each row has several. A part without a finite value is NaN. Cached: the cursor
+    does not move it.
+    """
+    low, high = window or (float(pane.step[0]), float(pane.step[-1]))
+    inside = np.flatnonzero((pane.step >= max(low, pane.start)) & (pane.step <= high))
+    if not inside.size:
+        return np.full((len(pane.layers), columns), np.nan), np.linspace(low, high, columns)
+    at = np.arange(columns) * inside.size // columns
+    edges = np.unique(at)
+    values = pane.values[inside]
+    known = np.isfinite(values)
+    sums = np.add.reduceat(np.where(known, values, 0.0), edges, 0)
+    counts = np.add.reduceat(known.astype(float), edges, 0)
+    means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+    return means[np.searchsorted(edges, at)].T, pane.step[inside][at]
 
 
 def _unit(value: float, low: float, high: float) -> float:
