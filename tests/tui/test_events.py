@@ -111,6 +111,8 @@ def test_a_search_that_the_run_or_another_result_has_overtaken_says_so(tmp_path)
     kernel = save_kernel(path, matrices=())
     save_result(path, search(results={"kernel": kernel}), "model")
     assert load(path).stale == ""
+    save_kernel(path, matrices=())
+    assert load(path).stale == "a result of kernel was saved since"
     save_effective(path)
     assert load(path).stale == "a result of effective-params was saved since"
 
