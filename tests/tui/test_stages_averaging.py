@@ -370,3 +370,18 @@ def test_the_forks_are_read_where_they_are_shown_and_again_on_coming_back(empty)
     assert "A         mlp @0 " in screen(stage, host)
     stage.act("view:averaging", "5")
     assert len(stage.data.averages.pairs) == 1
+
+
+def test_gradients_of_this_run_are_not_set_beside_averages_of_others(base):
+    stage, host = opened(base.with_name("mlp-fork40-seed2.zarr"), "focus:1", "focus:1")
+    # From t' = 40 on, twice as much in the first layer as in the second.
+    assert "∇ change" in screen(stage, host)
+    stage.act("yank", "y")
+    assert host.copied[-1].splitlines()[0].split("\t")[:3] == ["layer", "barrier", "∇ change"]
+    stage.act("output", "o")
+    assert host.said[-1].endswith("mlp-fork0-seed1 @120, mlp @120")
+    for _ in range(2):
+        stage.act("output", "o")
+    # Of another fork at the same step.
+    assert host.said[-1].endswith("mlp-fork40-seed1 @120, mlp @120")
+    assert "∇ change" not in screen(stage, host)

@@ -27,6 +27,7 @@ class Averages:
         gradients: Changes of gradients.
         sweep: The run with its forks; None where there are none.
         lacks: What the trace lacks for them.
+        fingerprint: The trace's own.
     """
 
     pairs: tuple[Average, ...] = ()
@@ -34,6 +35,7 @@ class Averages:
     gradients: tuple[Gradients, ...] = ()
     sweep: Sweep | None = None
     lacks: tuple[str, ...] = ()
+    fingerprint: str = ""
 
 
 class AveragesSource:
@@ -58,4 +60,5 @@ class AveragesSource:
             self._gradients.read(root.name, problems),
             sweep,
             averaging.lacks_of(root),
+            trace.fingerprint,
         )

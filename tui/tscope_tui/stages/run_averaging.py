@@ -143,7 +143,7 @@ def _layers(data: RunData, state: RunState, found: Average) -> RowsPane:
     moved = _moved(data, found, of)
     if moved is not None:
         columns["∇ change"] = moved
-    columns |= {"½ in A": rise[0], "½ in B": rise[1]}
+    columns |= {"half in A": rise[0], "half in B": rise[1]}
     chosen = min(state.rows.get("layer", 0), len(found.layers) - 1)
     return RowsPane(
         "single layers",
@@ -159,7 +159,8 @@ def _layers(data: RunData, state: RunState, found: Average) -> RowsPane:
 
 def _moved(data: RunData, found: Average, of: Set) -> Floats | None:
     """Return how far each layer's gradients moved from the fork to the end of this run, if that is saved."""
-    for one in averages_of(data).gradients:
+    known = averages_of(data)
+    for one in known.gradients if known.fingerprint in found.traces else ():
         places = np.flatnonzero(one.since == found.fork)
         if (
             places.size
