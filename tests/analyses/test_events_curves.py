@@ -114,6 +114,7 @@ def test_what_follows_at_once_or_little_or_goes_back_is_no_grokking():
     late = sigmoid(steps, 10000, 0.08)
     for share in (
         0.9 * sigmoid(steps, 1100, 0.1),  # with the fit
+        0.9 * sigmoid(steps, 2200, 0.05),  # soon after: the fit is at step 1584
         0.6 * sigmoid(steps, 500, 0.1) + 0.3 * late,  # most of the way before it
         0.1 + 0.1 * late,  # too little
         0.1 + 0.8 * late * (steps < 15000),  # not to the end
