@@ -128,6 +128,8 @@ def test_what_a_trace_lacks_for_layers(attributes, lack):
     for lacks in (tscope_tui.data.layers.lacks_of(root), tscope_tui.data.regime.lacks_of(root)):
         assert len(lacks) == bool(lack)
         assert lack in "".join(lacks)
+    # Of movement and collapse some rows are enough.
+    assert ("--at 0,last" in "".join(lacks)) == ("updates" in attributes)
 
 
 def table(**options) -> RowsPane:

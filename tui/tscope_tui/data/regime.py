@@ -105,4 +105,5 @@ def _facts(result: Result) -> tuple[tuple[str, str], ...]:
 
 def lacks_of(root: RootReader) -> tuple[str, ...]:
     """Return what a root lacks for this analysis, and for that of neural collapse, which needs the same."""
-    return OF_TREES if root.attributes.get("kind") == "trees" else lacks_of_exact(root)
+    kept = ", or take rows that it keeps (--at 0,last)"
+    return OF_TREES if root.attributes.get("kind") == "trees" else lacks_of_exact(root, kept)
