@@ -30,6 +30,7 @@ def test_spikes_are_found_at_their_rows_and_nowhere_else(seed):
         assert event.low == STEPS[row] - 1
         assert 0 < event.high - event.step <= 10
         assert event.value == loss[row]
+        assert event.before == pytest.approx(np.exp(np.median(np.log(loss[row - 24 : row]))), rel=1e-12)
         assert event.value / event.before == pytest.approx(factor, rel=0.25)
         assert event.confidence >= 0.99
 
