@@ -13,9 +13,10 @@ from torch import Tensor
 from tscope_format.errors import AnalysisError, MissingDataError, clean
 
 from tscope.analyses.averaging.scores import Score, score, score_positions
-from tscope.analyses.averaging.target import held_out_labels, read_target
+from tscope.analyses.batches import batch_size, in_batches
 from tscope.analyses.effective.setup import held_out
 from tscope.analyses.kernel.setup import Examples, drawn, taken
+from tscope.analyses.target import held_out_labels, read_target
 from tscope.averaging import Curvature, Recalibration, State, bend, linearised
 from tscope.optimizers import training_functional
 from tscope.optimizers.batches import ExampleInputs
@@ -78,21 +79,8 @@ class Stage:
         return State(state.theta, self.recalibration(state.theta, state.buffers, self.batches()))
 
     def batches(self) -> Iterator[tuple[Tensor, ...]]:
-        """Yield the inputs of the training examples, in their order, in batches of the training run's size.
-
-        A last batch of one example joins the one before; a program of a fixed number of rows leaves out
-        examples that do not fill a batch.
-        """
-        inputs = self.splits["train"].inputs
-        count, size = len(inputs[0]), self.batch
-        starts = list(range(0, count, size))
-        if not self.program.batch:
-            starts = [start for start in starts if start + size <= count]
-        elif len(starts) > 1 and count - starts[-1] == 1:
-            del starts[-1]
-        for place, start in enumerate(starts):
-            last = place == len(starts) - 1 and self.program.batch
-            yield tuple(value[start : count if last else start + size] for value in inputs)
+        """Yield the inputs of the training examples, in batches of the training run's size."""
+        return in_batches(self.program, self.splits["train"].inputs, self.batch)
 
     def outputs(self, state: State) -> dict[str, Tensor]:
         """Return f (example, output) of each set, as float64."""
@@ -211,7 +199,7 @@ def prepare(trace: Trace, options: Options, others: Sequence[Trace] = ()) -> Sta
         options.threshold,
         examples_that_fit(run, len(numbers), options.max_memory_mb * 1e6),
         recalibration,
-        _batch(trace, program),
+        batch_size(trace, program),
         tuple(notes),
     )
 
@@ -225,13 +213,3 @@ def _held(probe: ProbeSet, options: Options, most: int, dtype: torch.dtype) -> E
         value = tensor(array[numbers], str(array.dtype))
         inputs.append(value.to(dtype) if value.is_floating_point() else value)
     return Examples(numbers, tuple(inputs), None)
-
-
-def _batch(trace: Trace, program: Program) -> int:
-    """Return the size of the run's batches: of its largest, or what the program was fixed to."""
-    if not program.batch and program.rows:
-        return program.rows
-    present = trace.reader.arrays()
-    sizes = trace.reader.read("batch/size") if "batch/size" in present else np.zeros(0)
-    largest = int(sizes.max()) if sizes.size else 0
-    return max(2, min(largest or 128, program.graph.most_rows or largest or 128))

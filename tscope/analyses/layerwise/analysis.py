@@ -19,18 +19,18 @@ from tscope_format.errors import AnalysisError, MissingDataError, clean
 from tscope_format.results import Array, Result
 
 from tscope.analyses.effective.plan import seconds
-from tscope.analyses.kernel.setup import probe_labels
 from tscope.analyses.layers import layers
 from tscope.analyses.layerwise.balance import Balance, balanced_pairs
-from tscope.analyses.layerwise.contributions import Contributions, ProbeLoss
+from tscope.analyses.layerwise.contributions import Contributions
 from tscope.analyses.layerwise.descent import Descent, Expected
 from tscope.analyses.layerwise.norms import Norms
 from tscope.analyses.layerwise.notes import notes
+from tscope.analyses.layerwise.probe_loss import read_probe_loss
 from tscope.analyses.layerwise.spectra import arithmetic, matrices
 from tscope.analyses.metric import Watch
 from tscope.analyses.telescoping import Options as ProbeChoice
 from tscope.analyses.telescoping import choose_probe
-from tscope.optimizers import infer_loss, read_labels, training_functional, training_steps
+from tscope.optimizers import training_functional, training_steps
 from tscope.replay import Replay, probing, replay_dtype
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from tscope.analyses.layerwise.options import Options
     from tscope.analyses.layerwise.pairs import Pair
     from tscope.probes import ProbeSet
-    from tscope.replay import Evaluation
     from tscope.trace import Trace
 
     Tensors = Mapping[str, Tensor]
@@ -191,7 +190,11 @@ class _Analysis:
         evaluation, shape, note = probing(
             trace, probe, dtype=dtype, output=options.probe_output, max_bytes=options.max_memory_mb * 1e6
         )
-        loss = self._probe_loss(probe, evaluation, shape)
+        loss, why = read_probe_loss(trace, options, probe, evaluation.functional.kind, shape)
+        if loss is None:
+            self.remarks.append(f"no part in the loss of the probe set: {why}")
+        else:
+            self.provenance["loss"] = loss.kind
         parts = Contributions(evaluation, self.groups, loss)
         for _ in parts.walk(Replay(trace, dtype=dtype).at(self.rows)):
             self._tell()
@@ -209,41 +212,6 @@ class _Analysis:
             "dtype": str(dtype).removeprefix("torch."),
         }
         return probe
-
-    def _probe_loss(
-        self, probe: ProbeSet, evaluation: Evaluation, shape: tuple[int, ...]
-    ) -> ProbeLoss | None:
-        """Return the loss of the probe set, or None with a remark on why it is not known."""
-        options, asked = self.options, self.options.loss != "auto" or self.options.labels is not None
-        kind = evaluation.functional.kind
-        if kind != "full" or len(shape) > 2:
-            why = (
-                f"{kind} of the output is followed, not the output itself (`--probe-output full`)"
-                if kind != "full"
-                else f"an example's output has the shape {shape[1:]}, and labels of one each are known only"
-            )
-            self.remarks.append(f"no part in the loss of the probe set: {why}")
-            return None
-        labels = probe_labels(probe, shape[1] if len(shape) > 1 else 1)
-        if labels is None:
-            self.remarks.append(
-                f"no part in the loss of the probe set: {clean(probe.name)} has no labels that fit the "
-                "model's outputs (`--probe FILE.npz` with y)"
-            )
-            return None
-        try:
-            loss = infer_loss(
-                self.trace,
-                kind=None if options.loss == "auto" else options.loss,
-                labels=None if options.labels is None else read_labels(self.trace, options.labels),
-            )
-        except (AnalysisError, MissingDataError) as error:
-            if asked:
-                raise
-            self.remarks.append(f"no part in the loss of the probe set: {clean(error)}")
-            return None
-        self.provenance["loss"] = loss.kind
-        return ProbeLoss(loss, labels)
 
     def _steps(self) -> None:
         """Walk the training steps: the batches' losses, and what Q should be."""

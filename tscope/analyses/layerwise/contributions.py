@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,39 +15,10 @@ from tscope.replay.evaluation import Evaluation, difference
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tscope.optimizers import Loss
+    from tscope.analyses.layerwise.probe_loss import KnownLoss
 
     Tensors = Mapping[str, Tensor]
     Values = NDArray[np.floating[Any]]
-
-
-@dataclass(frozen=True, eq=False)
-class ProbeLoss:
-    """The training loss as the mean over a probe set's examples.
-
-    Attributes:
-        loss: The kind and its factor.
-        labels: y (example, output) float64.
-    """
-
-    loss: Loss
-    labels: Tensor
-
-    def value(self, f: Tensor) -> float:
-        """Return (1/m) Σ_x ℓ(f(x), y(x)), of the ℓ with ∂ℓ/∂f = factor·(μ(f) − y)."""
-        if self.loss.kind == "mse":
-            each = (f - self.labels).square().sum(1) / 2
-        elif self.loss.kind == "bce":
-            each = torch.nn.functional.binary_cross_entropy_with_logits(f, self.labels, reduction="none").sum(
-                1
-            )
-        else:
-            each = -(self.labels * torch.log_softmax(f, 1)).sum(1)
-        return float(self.loss.factor * each.mean())
-
-    def gradient(self, f: Tensor) -> Tensor:
-        """Return its gradient at f (example, output)."""
-        return (self.loss.mean(f) - self.labels) * (self.loss.factor / len(f))
 
 
 class Contributions:
@@ -61,7 +31,7 @@ class Contributions:
     """
 
     def __init__(
-        self, evaluation: Evaluation, layers: Mapping[str, Sequence[str]], loss: ProbeLoss | None
+        self, evaluation: Evaluation, layers: Mapping[str, Sequence[str]], loss: KnownLoss | None
     ) -> None:
         self._evaluation = evaluation
         self._layers = [tuple(names) for names in layers.values()]

@@ -1,11 +1,11 @@
-"""The loss that averages are measured by, and the labels of training and held-out examples."""
+"""The loss of a run, and the labels of training and held-out examples: one each, or one at each position."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -20,12 +20,24 @@ from tscope.probes import ProbeSet
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tscope.analyses.averaging.options import Options
     from tscope.analyses.kernel.setup import Examples
     from tscope.optimizers.losses import Kind
     from tscope.trace import Trace
 
     Numbers = NDArray[np.int64]
+
+
+class Named(Protocol):
+    """Options that name the loss, or give labels of the training examples."""
+
+    @property
+    def loss(self) -> str:
+        """Return auto, mse, cross_entropy or bce."""
+
+    @property
+    def labels(self) -> str | None:
+        """Return an `.npz` with x and y."""
+
 
 _AS_GIVEN = "loss and labels are as given: the recorded gradients are not of them"
 _FACTOR = 1e-3  # further from 1 than that, a run's loss is no mean over positions
@@ -41,6 +53,7 @@ class Target:
         labels: Of all training examples (example, output), or classes (example, position); None where they
             are not known. NaN, or no `known`, where an example was never trained on.
         known: Of classes at positions: which examples (example,) were trained on.
+        factor: Of classes at positions: how much larger the run's loss is than the mean over them.
         notes: What is not known of the loss, one line each.
     """
 
@@ -48,6 +61,7 @@ class Target:
     positions: Positions | None
     labels: Tensor | None
     known: Tensor | None = None
+    factor: float = 1.0
     notes: tuple[str, ...] = ()
 
     def training(self, numbers: Numbers, outputs: int) -> Tensor | None:
@@ -60,7 +74,7 @@ class Target:
         return self.labels[chosen]
 
 
-def read_target(trace: Trace, options: Options, shape: Sequence[int]) -> Target:
+def read_target(trace: Trace, options: Named, shape: Sequence[int]) -> Target:
     """Return the loss that a run was trained with, for outputs (example, *shape).
 
     A loss that was named is taken as it is: its labels may still be those of a file, where the run's own
@@ -89,6 +103,7 @@ def read_target(trace: Trace, options: Options, shape: Sequence[int]) -> Target:
                     several.positions,
                     several.labels,
                     several.visited,
+                    several.factor,
                     _weighing(several.factor),
                 )
         if named is None:
@@ -191,7 +206,7 @@ def _given(trace: Trace, shape: Sequence[int], positions: Positions, labels: Ten
         )
     # What the loss ignored is known from the gradients alone.
     own = torch.where(found.visited[:, None], found.labels, labels)
-    return Target("cross_entropy", positions, own, notes=_weighing(found.factor))
+    return Target("cross_entropy", positions, own, None, found.factor, _weighing(found.factor))
 
 
 def _weighing(factor: float) -> tuple[str, ...]:
