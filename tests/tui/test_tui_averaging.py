@@ -148,6 +148,42 @@ def test_forks_that_are_gone_or_replaced_are_named(tmp_path):
     assert [(one.same_until, one.seed) for one in sweep.forks] == [(0, 2), (40, 1)]
     assert ["mlp-fork0-seed1.zarr" in sweep.problems[0], "another trace" in sweep.problems[1]] == [True, True]
     shutil.rmtree(base)
+    listed = read(finished(tmp_path / "mlp.zarr", 2, facts={"forks": [{"trace": "x"}]})).sweep
+    assert listed.forks == ()
+    assert "mlp.zarr does not list its forks" in listed.problems[0]
+    shutil.rmtree(base)
     lonely = read(tmp_path / "mlp-fork0-seed2.zarr").sweep
     assert lonely.forks == ()
     assert "the run that it parts from" in lonely.problems[0]
+
+
+def test_what_is_not_finite_can_be_shown(tmp_path):
+    from tscope_tui.stages.run import RunStage
+    from tui_host import FakeHost, screen
+
+    path = finished(tmp_path / "run.zarr", 10)
+    result = between_result([(path, 0), (path, 10)], fork=0)
+    for name in ("loss_average_test", "loss_excess_test"):
+        result.arrays[name].data[4] = np.inf
+    result.arrays["loss_excess_train"].data[:] = np.nan
+    result.scalars["barrier_loss_test"] = math.inf
+    save_result(path, result, "model")
+    along, moved = along_result(), gradients_result((0, 10), 10)
+    along.arrays["loss_run_test"].data[:] = np.nan
+    moved.arrays["change_layer_test"].data[:] = np.nan
+    moved.arrays["change_test"].data[0] = np.inf
+    save_result(path, along, "model")
+    save_result(path, moved, "model")
+    broken = between_result([(path, 0), (path, 10)])
+    broken.provenance["members"] = ["a trace"]
+    save_result(path, broken, "model")
+    host = FakeHost()
+    stage = RunStage(host, path)
+    stage.start()
+    stage.act("view:averaging", "5")
+    assert "barrier inf at α 0.4" in screen(stage, host)
+    assert any("saved result" in text for text in stage.data.problems)
+    stage.act("view:averaging", "5")
+    assert "they vanish there" in screen(stage, host)
+    stage.act("view:averaging", "5")
+    assert "held out loss (log) ━ r" in screen(stage, host)

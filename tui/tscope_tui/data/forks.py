@@ -148,7 +148,11 @@ class Family:
         if not isinstance(listed, Sequence) or not listed:
             return None
         forks, told = [], []
-        for entry in sorted(listed, key=lambda one: (int(one["step"]), int(one["seed"]))):
+        try:
+            entries = sorted(listed, key=lambda one: (int(one["step"]), int(one["seed"])))
+        except (KeyError, TypeError, ValueError) as error:
+            return Sweep(base, (), None, (f"{clean(base.name)} does not list its forks: {clean(error)}",))
+        for entry in entries:
             try:
                 forks.append(self._fork(base, entry, root))
             except (TscopeError, OSError, KeyError, TypeError, ValueError) as error:

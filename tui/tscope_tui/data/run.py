@@ -219,6 +219,7 @@ class RunSource:
         layerwise = None if curves_only else self._layers.read(root.name, problems)
         moved = None if curves_only else self._regime.read(root.name, problems)
         collapsed = None if curves_only else self._collapse.read(root.name, problems)
+        averaged = self._averages.read(self._reader, root, problems) if averages else None
         examples, shown = (None, None) if example is None else self._examples(root, example, problems)
         events, found, stale = self._events.read(
             root,
@@ -257,7 +258,7 @@ class RunSource:
             regime=moved,
             collapse=collapsed,
             regime_lacks=regime.lacks_of(root),
-            averages=self._averages.read(self._reader, root, problems) if averages else None,
+            averages=averaged,
         )
 
     def _extend(self, root: RootReader, steps: Steps, problems: list[str]) -> None:

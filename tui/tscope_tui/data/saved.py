@@ -98,7 +98,7 @@ class SavedAll(Generic[T]):
 
         try:
             return self._made(info, load_result(self._path, self._metric, info.id))
-        except (TscopeError, OSError, KeyError, ValueError, IndexError) as error:
+        except (TscopeError, OSError, KeyError, TypeError, ValueError, IndexError) as error:
             return f"saved result {clean(info.id)}: {clean(error)}"
 
 

@@ -74,7 +74,7 @@ def _course(found: Along, of: Set, quantity: str) -> ChartPane:
         if f"{quantity}_{family}_{of}" in found.series
     )
     if series:
-        positive = all(np.nanmin(one.points[1], initial=np.inf) > 0 for one in series)
+        positive = not any((one.points[1] <= 0).any() for one in series)
         return ChartPane(f"{SETS[of]} {quantity}", series, quantity == "loss" and positive)
     if of not in found.sets:
         why = "no labels on these examples: see the notes (r); --probe FILE.npz (x, y) gives held-out ones"
