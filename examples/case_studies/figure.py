@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -16,13 +17,14 @@ TRAIN, TEST = "#0072B2", "#D55E00"
 Values = NDArray[np.float64]
 
 
-def grid(rows: int, columns: int) -> tuple[Figure, NDArray[np.object_]]:
-    """Return a figure with axes (row, column), those of a column with one abscissa."""
+def grid(
+    rows: int, columns: int, width: float = 3.4, share: Literal["col", "none"] = "col"
+) -> tuple[Figure, NDArray[np.object_]]:
+    """Return a figure with axes (row, column) of a width in inches, those of a column with one abscissa."""
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "tscope"  # the same file from the same numbers
-    return plt.subplots(
-        rows, columns, figsize=(3.4 * columns, 2.4 * rows), sharex="col", squeeze=False, layout="constrained"
-    )
+    size = (width * columns, 2.4 * rows)
+    return plt.subplots(rows, columns, figsize=size, sharex=share, squeeze=False, layout="constrained")
 
 
 def band(axes: Axes, x: Values, y: Values, color: str, label: str | None = None, style: str = "-") -> None:
