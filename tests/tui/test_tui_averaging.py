@@ -184,6 +184,6 @@ def test_what_is_not_finite_can_be_shown(tmp_path):
     assert "barrier inf at α 0.4" in screen(stage, host)
     assert any("saved result" in text for text in stage.data.problems)
     stage.act("view:averaging", "5")
-    assert "they vanish there" in screen(stage, host)
+    assert "no change of gradients: they vanish" in screen(stage, host)
     stage.act("view:averaging", "5")
     assert "held out loss (log) ━ r" in screen(stage, host)
