@@ -10,11 +10,11 @@ from tscope_tui.panes.chart import ChartPane
 from tscope_tui.panes.facts import FactsPane
 from tscope_tui.panes.pane import Pane
 from tscope_tui.panes.rows import RowsPane
-from tscope_tui.plot import DASHES, Series, compact
+from tscope_tui.plot import DASHES, Series
 from tscope_tui.spans import Span
 from tscope_tui.stages.flags import analyse_text
 from tscope_tui.stages.run_absence import absence, noted
-from tscope_tui.stages.run_notes import status
+from tscope_tui.stages.run_notes import readings, status
 from tscope_tui.stages.run_state import RunState
 
 VIEW = "collapse"
@@ -28,6 +28,13 @@ _PANES: dict[str, tuple[tuple[str, ...], str, bool]] = {
 # What the ratio of NC1 is of, shown in its place.
 _SPREAD = (("within", "between"), "tr Σ (w)", True)
 SHOWN = ("nc1", "spread")
+# What the status line reads out.
+_READ = {
+    "nc1_train": "NC1",
+    "nc2_angle_train": "NC2 angle",
+    "nc3_train": "NC3",
+    "nc4_train": "NC4",
+}
 
 
 def collapse_panes(data: RunData, state: RunState, *, loaded: bool) -> dict[str, Pane]:
@@ -68,17 +75,8 @@ def status_of(found: Collapse, cursor: int) -> list[Span]:
     if not found.step.size:
         return []
     row = found.row(cursor)
-    values = [
-        f"{label} {compact(float(found.series[name][row]), 3)}"
-        for name, label in (
-            ("nc1_train", "NC1"),
-            ("nc2_angle_train", "NC2 angle"),
-            ("nc3_train", "NC3"),
-            ("nc4_train", "NC4"),
-        )
-        if name in found.series
-    ]
-    return status(f" step {int(found.step[row]):,}: {'  '.join(values)} · saved result", found.notes)
+    values = readings(found.series, row, _READ)
+    return status(f" step {int(found.step[row]):,}: {values} · saved result", found.notes)
 
 
 def arrays_of(found: Collapse, state: RunState, pane: str) -> tuple[str, ...]:

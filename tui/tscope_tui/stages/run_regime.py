@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from tscope_tui.data.regime import METRIC, Regime
 from tscope_tui.data.run import RunData
 from tscope_tui.panes.chart import ChartPane
 from tscope_tui.panes.facts import FactsPane
 from tscope_tui.panes.pane import Pane
 from tscope_tui.panes.rows import RowsPane
-from tscope_tui.plot import DASHES, Dash, Series, compact
+from tscope_tui.plot import DASHES, Dash, Series
 from tscope_tui.spans import Span
 from tscope_tui.stages.flags import analyse_text
 from tscope_tui.stages.run_absence import absence, noted
 from tscope_tui.stages.run_collapse import held_out
-from tscope_tui.stages.run_notes import status
+from tscope_tui.stages.run_notes import readings, status
 from tscope_tui.stages.run_state import RunState
 
 VIEW = "regime"
@@ -27,6 +25,12 @@ _CURVES = 4
 SHOWN = ("strength", "index")
 _LABELS = {"strength": "network", "strength_closed": "closed form", "strength_unbalanced": "not balanced"}
 _DASHES: tuple[Dash, ...] = ("solid", "dash", "dot")
+# What the status line reads out.
+_READ = {
+    "movement": "θ",
+    "kernel_movement_train": "K",
+    "feature_movement_train": "features",
+}
 
 
 def regime_panes(data: RunData, state: RunState, *, loaded: bool) -> dict[str, Pane]:
@@ -91,16 +95,8 @@ def status_of(found: Regime, cursor: int) -> list[Span]:
     if not found.step.size:
         return []
     row = found.row(cursor)
-    values = [
-        f"{label} {compact(float(found.series[name][row]), 3)}"
-        for name, label in (
-            ("movement", "θ"),
-            ("kernel_movement_train", "K"),
-            ("feature_movement_train", "features"),
-        )
-        if name in found.series and np.isfinite(found.series[name][row])
-    ]
-    return status(f" step {int(found.step[row]):,}: moved {'  '.join(values)} · saved result", found.notes)
+    values = readings(found.series, row, _READ)
+    return status(f" step {int(found.step[row]):,}: moved {values} · saved result", found.notes)
 
 
 def arrays_of(found: Regime, state: RunState, pane: str) -> tuple[str, ...]:
