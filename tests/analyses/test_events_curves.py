@@ -122,6 +122,11 @@ def test_what_follows_at_once_or_little_or_goes_back_is_no_grokking():
     ):
         assert grokking(found, fit(steps, counted(random, share, 1000), 1000), 0.2, 0.99) is None
     assert grokking(found, fit(steps[:3], np.zeros(3), 1000), 0.2, 0.99) is None
+    # What goes back soon is passed over: the onset is the one that lasts.
+    passing = 0.9 * sigmoid(steps, 14000, 0.02) + 0.9 * ((steps > 4000) & (steps < 5000))
+    onset = grokking(found, fit(steps, counted(random, passing, 1000), 1000), 0.2, 0.99)
+    assert onset is not None
+    assert abs(onset.step - 14000) <= 250
 
 
 def test_a_fit_that_does_not_last_or_was_there_before_is_none_and_one_that_falters_is_less_sure():
@@ -209,6 +214,8 @@ def test_a_slow_change_a_small_one_and_one_that_does_not_last_are_no_jumps():
     slow = np.linspace(0, 0.9, len(LOGARITHMIC))
     assert jump(LOGARITHMIC, slow, 0.99) is None
     assert jump(LOGARITHMIC, 0.1 + 0.05 * sigmoid(LOGARITHMIC, 100, 0.05), 0.99) is None
+    # A step of 0.15 within a slow change of 0.9 is less than half of it.
+    assert jump(LOGARITHMIC, slow + 0.15 * sigmoid(LOGARITHMIC, 100, 0.05), 0.99) is None
     outlier = np.full(len(LOGARITHMIC), 0.2)
     outlier[12] = 0.9
     assert jump(LOGARITHMIC, outlier, 0.99) is None
