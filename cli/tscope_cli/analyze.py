@@ -246,7 +246,7 @@ def analyze(
         bool, typer.Option("--match", help="weight-averaging: put hidden units in the first model's order.")
     ] = False,
     recalibrate: Annotated[
-        bool, typer.Option(help="weight-averaging: compute BatchNorm's statistics anew.")
+        bool, typer.Option(help="weight-averaging, gradients: compute BatchNorm's statistics anew.")
     ] = True,
     starts: Annotated[
         str | None,

@@ -19,6 +19,7 @@ from tscope_format.results import Array, Result
 from tscope.analyses.effective.plan import seconds
 from tscope.analyses.gradients.change import Sums, compare
 from tscope.analyses.gradients.rows import Plan, plan_for
+from tscope.analyses.gradients.statistics import Settled, settle
 from tscope.analyses.kernel.cost import megabytes
 from tscope.analyses.kernel.states import KernelState, plain_states
 from tscope.analyses.standing import standing
@@ -49,7 +50,9 @@ def analyse(trace: Trace, options: Options, watch: Watch) -> Result:
     plan = plan_for(trace, options)
     setup = plan.setup
     watch.say(_described(plan))
-    states = [_own(state) for state in plain_states(trace, plan.rows, setup.dtype)]
+    own = [_own(state) for state in plain_states(trace, plan.rows, setup.dtype)]
+    settled = settle(trace, setup, options, own)
+    states = settled.states
     total = setup.train.count + (0 if setup.test is None else setup.test.count)
     sums: dict[str, Sums] = {}
     done = 0
@@ -77,9 +80,10 @@ def analyse(trace: Trace, options: Options, watch: Watch) -> Result:
         "outputs": setup.outputs,
         "steps": int(trace.steps[rows[-1]]),
         "probe": None if setup.probe is None else clean(setup.probe.name),
+        "recalibrated": settled.examples is not None,
         "stopped": stopped,
     }
-    return Result("gradients", scalars, arrays, provenance, _notes(trace, plan, stopped))
+    return Result("gradients", scalars, arrays, provenance, _notes(trace, plan, settled, stopped))
 
 
 def describe(trace: Trace, options: Options) -> str:
@@ -193,14 +197,19 @@ def _stabilised(
     return steps
 
 
-def _notes(trace: Trace, plan: Plan, stopped: int | None) -> tuple[str, ...]:
+def _notes(trace: Trace, plan: Plan, settled: Settled, stopped: int | None) -> tuple[str, ...]:
     found = []
     probe = plan.setup.probe
     if probe is None:
         found.append("no held-out examples: give some with `--probe FILE.npz`")
     elif probe.in_sample:
         found.append(f"probe set {clean(probe.name)} is in-sample: its examples were trained on")
-    if trace.reader.buffers_move:
+    if settled.examples is not None:
+        found.append(
+            f"BatchNorm's statistics of every row are those of {settled.examples} training examples in "
+            f"batches of {settled.batch} (`--no-recalibrate`: the recorded ones)"
+        )
+    elif trace.reader.buffers_move:
         found.append("gradients are those of the model in evaluation mode, with the buffers of each row")
     if stopped is not None:
         found.append(f"the run or its gradients are not finite at step {stopped}; figures end before")

@@ -26,6 +26,7 @@ class Options:
             is not in-sample; without one only training examples are measured.
         probe_output: The outputs to take: full, or positions such as 3, 0,4,7 or 0:16. Default: full.
         seed: Of the drawn examples.
+        recalibrate: Compute BatchNorm's statistics anew for each row, on the training examples.
         dtype: "float32" or "float64" for the gradients; sums are in float64.
         max_memory_mb: Bound on the gradients and parameters that are held at once.
     """
@@ -39,6 +40,7 @@ class Options:
     probe: str | None = None
     probe_output: str | None = None
     seed: int = 0
+    recalibrate: bool = True
     dtype: str | None = None
     max_memory_mb: float = 1024
 

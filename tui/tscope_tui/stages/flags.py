@@ -82,6 +82,7 @@ _OPTIONS: Mapping[str, Mapping[str, object]] = {
         "probe": None,
         "probe_output": None,
         "seed": 0,
+        "recalibrate": True,
         "dtype": None,
         "max_memory_mb": 1024,
     },
