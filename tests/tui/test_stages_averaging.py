@@ -131,7 +131,7 @@ def test_forks_are_chosen_with_their_averages(base, tmp_path):
     stage, host = opened(base, "view:averaging")
     text = screen(stage, host)
     assert "barrier, by t' ━ train ╌ held out" in text
-    assert "bars: range of 2 seeds" in text
+    assert "bars: 2 seeds' range" in text
     assert "mean of fork and base" in text
     assert "fork 1 of 6: step 0, seed 1, same until 0: barrier held out 0.5, training 0.25" in text
     for _ in range(3):
@@ -145,6 +145,11 @@ def test_forks_are_chosen_with_their_averages(base, tmp_path):
     head, row = (line.split("\t") for line in host.copied[-1].splitlines())
     assert head == ["t'", "train", "train half range", "held out", "held out half range"]
     assert [float(value) for value in row] == pytest.approx([40, 0.0736, 0.0184, 0.1472, 0.0368], rel=1e-3)
+    assert "└0" in screen(stage, host)
+    stage.act("log_x", "X")
+    assert "└0" not in screen(stage, host)
+    stage.act("log_y", "L")
+    assert "1e-1┤" in screen(stage, host).split("∇ t'")[0]
     stage.act("back", "esc")
     assert stage.state.view == "averaging"
     assert "A         mlp-fork40-seed2 @120" in screen(stage, host)

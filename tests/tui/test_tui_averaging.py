@@ -181,7 +181,7 @@ def test_what_is_not_finite_can_be_shown(tmp_path):
     stage = RunStage(host, path)
     stage.start()
     stage.act("view:averaging", "5")
-    assert "barrier inf at α 0.4" in screen(stage, host)
+    assert "barrier inf at α 0.4; not all drawn" in screen(stage, host)
     assert any("saved result" in text for text in stage.data.problems)
     stage.act("view:averaging", "5")
     assert "no change of gradients: they vanish" in screen(stage, host)

@@ -79,9 +79,8 @@ class RelationPane:
             ]
         said = self.foot or (f"over {self.over}" if self.over else "")
         foot = "; ".join((*plot.notes, *([said] if said else [])))
-        if cells(foot) + 5 > width and self.foot:
-            # That points are missing shows in the curve; what the pane says of it does not.
-            foot = self.foot
+        if cells(foot) + 5 > width and plot.notes and self.foot:
+            foot = f"{self.foot}; not all drawn"
         lines = spans_of(plot.frame(cursor=self.mark))
         return box(title, lines, width, height, look, focused=draw.focused, foot=foot)
 

@@ -119,7 +119,7 @@ class RunStage(RunActions):
         state = self.state
         key = (
             (self.data, self.loaded, state.window, state.shown_band(), state.first_layer),
-            (state.choice, state.kernel_share, dict(state.quantities), dict(state.rows)),
+            (state.choice, state.kernel_share, state.log_x, dict(state.quantities), dict(state.rows)),
             (tuple(self.siblings), self.side),
         )
         if self._panes[0] != key:

@@ -111,7 +111,7 @@ def _sweep(data: RunData, state: RunState, quantity: str, loaded: bool) -> Relat
 def _spread(sweep: Sweep) -> str:
     missing = sum(one.average is None for one in sweep.forks)
     seeds = len({one.seed for one in sweep.forks})
-    bars = f"bars: range of {seeds} seeds" if seeds > 1 else ""
+    bars = f"bars: {seeds} seeds' range" if seeds > 1 else ""
     return "; ".join(text for text in (bars, f"{missing} forks without" if missing else "") if text)
 
 
