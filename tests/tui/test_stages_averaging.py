@@ -26,6 +26,13 @@ def opened(path: Path, *keys: str, width: int = 80, height: int = 24) -> tuple[R
     return stage, host
 
 
+def copied(stage: RunStage, host: FakeHost) -> tuple[list[str], list[str]]:
+    """Copy the row at the cursor; return its head, and its values."""
+    stage.act("yank", "y")
+    head, row = (line.split("\t") for line in host.copied[-1].splitlines())
+    return head, row
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
     """Return a run with forks, all of whose results are saved, and averages of its own."""
@@ -114,8 +121,7 @@ def test_the_next_result_and_quantity_are_chosen(base):
 def test_the_mark_moves_along_alpha_and_its_row_is_copied(base):
     stage, host = opened(base, "pan:-1", "pan:-1")
     assert "α 0.4: held out avg 0.72 " in screen(stage, host)
-    stage.act("yank", "y")
-    head, row = (line.split("\t") for line in host.copied[-1].splitlines())
+    head, row = copied(stage, host)
     assert head == ["α", "avg", "ens", "line"]
     assert [float(value) for value in row] == pytest.approx([0.4, 0.72, 0.144, 0.24])
     for _ in range(20):
@@ -141,8 +147,7 @@ def test_forks_are_chosen_with_their_averages(base, tmp_path):
     assert "∇ t'=40 held out (log)" in text
     stage.act("enter", "enter")
     assert host.opened == [base.with_name("mlp-fork40-seed2.zarr")]
-    stage.act("yank", "y")
-    head, row = (line.split("\t") for line in host.copied[-1].splitlines())
+    head, row = copied(stage, host)
     assert head == ["t'", "train", "train half range", "held out", "held out half range"]
     assert [float(value) for value in row] == pytest.approx([40, 0.0736, 0.0184, 0.1472, 0.0368], rel=1e-3)
     assert "└0" in screen(stage, host)
@@ -205,8 +210,7 @@ def test_averages_along_the_run(base):
     assert " EMA of decay 0.9 " in text
     stage.act("focus:-1", "")
     stage.act("down", "j")
-    stage.act("yank", "y")
-    head, row = (line.split("\t") for line in host.copied[-1].splitlines())
+    head, row = copied(stage, host)
     assert head[:4] == ["average", "held out", "training", "search"]
     assert row[0] == "* tail from step 30"
     assert [float(value) for value in row[1:4]] == pytest.approx([0.45, 0.3, 0.4])
