@@ -46,6 +46,16 @@ def test_a_rise_that_stays_is_no_spike_and_of_two_in_a_window_the_higher_counts(
     assert spikes(STEPS, loss, 12.0, 0.99) == []
 
 
+@pytest.mark.parametrize("seed", [19, 50, 53])
+def test_noise_that_grows_has_no_spikes(seed):
+    """Twentyfold, over the whole run or at once; the seeds are some at which less care finds spikes."""
+    noise = white(np.random.default_rng(seed), 1000)
+    assert spikes(STEPS, np.exp(np.geomspace(0.02, 0.4, 1000) * noise), 2.0, 0.99) == []
+    for row in (300, 700, 850):
+        sigma = np.where(np.arange(1000) < row, 0.02, 0.4)
+        assert spikes(STEPS, np.exp(sigma * noise), 2.0, 0.99) == []
+
+
 def test_losses_that_are_few_or_not_positive_have_no_spikes():
     assert spikes(STEPS[:40], np.r_[np.ones(20), 50, np.ones(19)], 2.0, 0.99) == []
     assert spikes(STEPS, np.r_[np.ones(999), 0.0], 2.0, 0.99) == []

@@ -140,14 +140,17 @@ def _trailing_median(values: Values) -> Values:
 def _scaled(rise: Values) -> Values:
     """Return rises from their usual value, in units of their scatter, where they are.
 
-    The usual value is the median of 96 to 192 rows, the scatter that of these rows or of all, if that is
-    larger.
+    The usual value is the median of the 96 to 192 rows up to a row. The scatter is the largest of that of
+    these rows, of all, and of the 96 rows around and those after: where it grows at once, its first rows
+    stand out from what was before, but not from what follows.
     """
     whole = spread(rise)
     found = np.empty_like(rise)
     for start in range(0, len(rise), _LOCAL):
         near = rise[max(0, start - _LOCAL) : start + _LOCAL]
-        noise = max(whole, spread(near), np.finfo(np.float64).tiny)
+        ahead = (rise[place : place + _LOCAL] for place in (start, start + _LOCAL))
+        noise = max(whole, spread(near), *(spread(part) for part in ahead if len(part) == _LOCAL))
+        noise = max(noise, np.finfo(np.float64).tiny)
         found[start : start + _LOCAL] = (rise[start : start + _LOCAL] - np.median(near)) / noise
     return found
 
