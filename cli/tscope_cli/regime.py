@@ -86,6 +86,6 @@ def reading(result: Result) -> tuple[str, ...]:
         lines.append(f"The modes follow their closed forms up to {significant(off, 2)} of their targets.")
     if isinstance(guided, float) and np.isfinite(guided):
         lines.append(
-            f"They follow the form of their own imbalance Λ up to {significant(guided, 2)} of their targets."
+            f"They follow the form of their own start up to {significant(guided, 2)} of their targets."
         )
     return tuple(lines)

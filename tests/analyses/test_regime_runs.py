@@ -119,6 +119,34 @@ def test_two_unequal_factors_follow_the_form_with_their_imbalance(tmp_path):
     assert found.scalars["closed_off"] > 0.1
 
 
+def test_factors_that_are_not_parallel_follow_the_form_of_what_they_keep(tmp_path):
+    module = nn.Sequential(nn.Linear(1, 2, bias=False), nn.Linear(2, 1, bias=False)).double()
+    a, b = torch.tensor([0.5, 0.0], dtype=torch.float64), torch.tensor([0.02, 0.5], dtype=torch.float64)
+    with torch.no_grad():
+        module[0].weight.copy_(a[:, None])
+        module[1].weight.copy_(b[None])
+    x = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    optimizer = optim.SGD(module.parameters(), lr=0.002)
+    trace = train(tmp_path / "run.zarr", module, optimizer, [(x, 2 * x)] * 200, nn.functional.mse_loss)
+    found = analysed(trace, parts="modes", every=1)
+    assert abs(found.scalars["index"]) < 1e-3
+    # The flow of the factors themselves, in steps a hundred times smaller: t = 2·lr·steps.
+    courses = [float(a @ b)]
+    for _ in range(200):
+        for _ in range(100):
+            off = 0.004 / 100 * (2 - a @ b)
+            a, b = a + off * b, b + off * a
+        courses.append(float(a @ b))
+    guided, strength = (found.arrays[name].data[:, 0] for name in ("strength_unbalanced", "strength"))
+    np.testing.assert_allclose(guided, courses, atol=1e-4)
+    assert np.abs(strength - guided).max() < 0.01
+    assert found.scalars["unbalanced_off"] == pytest.approx(np.abs(strength - guided).max() / 2)
+    # Saxe's form, and that of Λ alone, begin at u_0 = 0.01 and are far behind.
+    assert found.scalars["closed_off"] > 0.3
+    half = found.arrays["half_step_unbalanced"].data[0]
+    assert half == pytest.approx(np.interp(1.0, courses, np.arange(201)), abs=0.05)
+
+
 def test_movements_are_those_of_parameters_kernel_and_features(run):
     found = analysed(run, at="0,100,last")
     kernels = tscope.analyze(run, "kernel", save=False, at="0,100,last")

@@ -224,14 +224,14 @@ class _Analysis:
             closed = single(target, strength[0], time, modes.frequency)
         else:
             closed = balanced(target, strength[0], time, modes.frequency)
-            given = target, strength[0], modes.imbalance[0], modes.frequency
+            given = target, strength[0], modes.invariant[0], modes.frequency
             for name, half in (
                 ("closed", half_time(target, strength[0], modes.frequency)),
                 ("unbalanced", unbalanced_half_time(*given)),
             ):
                 at = np.interp(half, all_times, self.trace.steps, left=np.nan, right=np.nan)
                 self.arrays[f"half_step_{name}"] = Array(("mode",), at)
-            guided = unbalanced(target, strength[0], modes.imbalance[0], time, modes.frequency)
+            guided = unbalanced(target, strength[0], modes.invariant[0], time, modes.frequency)
             self.arrays["strength_unbalanced"] = Array(("step", "mode"), guided)
             self.scalars["unbalanced_off"] = _off(strength, guided, target)
         self.arrays["strength_closed"] = Array(("step", "mode"), closed)

@@ -47,6 +47,8 @@ class Modes:
         mixing: The largest ‖XᵀX/n v_k − D_k v_k‖/D_k: 0 where modes are independent of each other.
         strength: u_kᵀ W v_k at every row.
         imbalance: Λ_k = ‖W_2ᵀu_k‖² − ‖W_1 v_k‖² at every row, of two layers.
+        invariant: √(E_k² − 4u²) at every row, E_k = ‖W_2ᵀu_k‖² + ‖W_1 v_k‖²: gradient flow keeps it, as it
+            does Λ, while modes do not share directions of hidden units. |Λ| where the two are parallel.
     """
 
     chain: Chain
@@ -55,6 +57,7 @@ class Modes:
     visits: Tensor
     strength: list[Values] = field(default_factory=list)
     imbalance: list[Values] = field(default_factory=list)
+    invariant: list[Values] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         width = self.inputs.shape[1]
@@ -79,7 +82,11 @@ class Modes:
         if len(self.chain.names) == 2:
             W1, W2 = self.chain.matrices(theta)
             above, below = W2.T @ self._left, W1 @ self._right
-            self.imbalance.append((above.square().sum(0) - below.square().sum(0)).numpy())
+            up, down = above.square().sum(0), below.square().sum(0)
+            self.imbalance.append((up - down).numpy())
+            # E² − 4u² is Λ² and what the two factors lack in being parallel: 0 but for rounding if they are.
+            apart = (up * down - (above * below).sum(0).square()).clamp(min=0)
+            self.invariant.append(((up - down).square() + 4 * apart).sqrt().numpy())
 
 
 def balanced(target: Values, start: Values, time: Values, frequency: Values) -> Values:
@@ -105,15 +112,19 @@ def single(target: Values, start: Values, time: Values, frequency: Values) -> Va
 
 
 def unbalanced(target: Values, start: Values, imbalance: Values, time: Values, frequency: Values) -> Values:
-    """Return c of ċ = √(Λ² + 4c²)(s − c)D from u_0 at every time (time, mode): two layers, aligned [Nam25].
+    """Return c of ċ = √(Λ² + 4c²)(s − c)D from u_0 at every time (time, mode): two layers [Nam25].
 
-    Runge-Kutta of order 4, in steps of a fiftieth of the fastest mode's time: exact to 1e-8 or so. Λ = 0
+    A mode's factors a = W_1 v and b = W_2ᵀu follow ȧ = (s − c)D b, ḃ = (s − c)D a, c = a·b. So with
+    E = ‖a‖² + ‖b‖² is ċ = E(s − c)D and Ė = 4c(s − c)D, and E² − 4c² stays what it was: Λ² if a and b are
+    parallel, as in [Nam25], and more if not.
+
+    Runge-Kutta of order 4, in steps of a fiftieth of the fastest mode's time: exact to 1e-8 or so. 0 for Λ
     gives `balanced`.
 
     Args:
         target: s (mode,).
         start: u_0 (mode,).
-        imbalance: Λ (mode,).
+        imbalance: √(E² − 4u_0²), which is Λ but for the sign of parallel factors (mode,).
         time: Increasing (time,).
         frequency: D (mode,).
     """
@@ -144,7 +155,7 @@ def half_time(target: Values, start: Values, frequency: Values) -> Values:
 
 
 def unbalanced_half_time(target: Values, start: Values, imbalance: Values, frequency: Values) -> Values:
-    """Return when an aligned mode of two layers is halfway (mode,); NaN where it starts beyond.
+    """Return when a mode of two layers is halfway by `unbalanced` (mode,); NaN where it starts beyond.
 
     The time that ċ = √(Λ² + 4c²)(s − c)D takes from u_0 to s/2, as an integral in closed form: with
     R² = Λ² + 4s², t = [ln((Λ² + 4sc + R√(Λ² + 4c²))/(s − c))]/(RD) between the two. Λ = 0 gives `half_time`.
@@ -152,7 +163,7 @@ def unbalanced_half_time(target: Values, start: Values, imbalance: Values, frequ
     Args:
         target: s (mode,).
         start: u_0 (mode,).
-        imbalance: Λ (mode,).
+        imbalance: As for `unbalanced` (mode,).
         frequency: D (mode,).
     """
     known = (start < target / 2) & ((start > 0) | (imbalance != 0))
