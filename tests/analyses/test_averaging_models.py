@@ -135,6 +135,31 @@ def test_a_copy_in_another_order_has_no_barrier_after_matching(kind, normed, tmp
     assert any(note.startswith("matched units are not where the runs parted") for note in matched.notes)
 
 
+def test_a_barrier_between_two_places_of_the_grid_is_found(tmp_path):
+    """Of a copy in another order it is half-way, or nearly: thirds miss it."""
+    runs = make_runs(tmp_path, runs=1, count=3)
+    other = shuffled_copy(runs, tmp_path / "copy.zarr")
+    options = {"against": str(other.path), "probe": str(runs.held), "save": False, "layers": False}
+    found = tscope.analyze(runs.traces[0], "weight-averaging", points=4, **options)
+    states = [runs.state(0), other.state_dict(int(other.steps[-1]))]
+    for name in ("train", "test"):
+        ends = [runs.value(runs.outputs(state, name), name) for state in states]
+
+        def excess(alpha, name=name, ends=ends) -> float:
+            loss = runs.value(runs.outputs(mean_state(states, (alpha, 1 - alpha)), name), name)
+            return loss - alpha * ends[0] - (1 - alpha) * ends[1]
+
+        dense = {alpha: excess(alpha) for alpha in np.linspace(0, 1, 201)}
+        top = max(dense, key=dense.__getitem__)
+        barrier = found.scalars[f"barrier_loss_{name}"]
+        assert max(excess(1 / 3), excess(2 / 3)) < 0.95 * barrier
+        # Half of 1/200 beside its maximum the excess falls by some 1e-5 of it.
+        assert barrier == pytest.approx(dense[top], rel=1e-4)
+        place = found.scalars[f"barrier_loss_{name}_alpha"]
+        assert place == pytest.approx(top, abs=4e-3)
+        assert barrier == pytest.approx(excess(place), rel=1e-10)
+
+
 def test_a_matching_that_changes_a_model_is_refused(normed, tmp_path, monkeypatch):
     """Units that were taken for free and are not: here the axes of one layer's weights are left out."""
 

@@ -110,6 +110,20 @@ def test_spread_within_classes_of_known_size():
     assert nc1 == pytest.approx(0.01 * 3 / 4, rel=1e-12)
 
 
+def test_directions_without_class_means_are_left_out():
+    # Means on one line: Σ_B has rank 1, and what lies across the line does not count.
+    line = torch.tensor([[-1.0, 0, 0], [0, 0, 0], [1, 0, 0]], dtype=torch.float64)
+    labels = torch.arange(3).repeat(2)
+    across = torch.tensor([[0.1, 0.5, 0.2]] * 3 + [[-0.1, -0.5, -0.2]] * 3, dtype=torch.float64)
+    h = line[labels] + across
+    nc1, within, between, rank = variability(h, Means.of(h, labels, 3))
+    assert rank == 1
+    assert within == pytest.approx(0.3, rel=1e-12)
+    assert between == pytest.approx(2 / 3, rel=1e-12)
+    # Along the line 0.1² of spread over ⅔, divided by three classes.
+    assert nc1 == pytest.approx(0.01 / (2 / 3) / 3, rel=1e-12)
+
+
 def test_every_class_counts_the_same():
     torch.manual_seed(0)
     h = torch.randn(40, 5, dtype=torch.float64)
