@@ -83,6 +83,13 @@ def test_a_loss_that_rises_but_not_to_its_start_or_not_tenfold_has_not_diverged(
     assert divergence(STEPS, loss, 10.0, 0.99) is None  # 148 times the lowest, below the start
 
 
+@pytest.mark.parametrize("seed", [4, 7, 10])
+def test_a_level_that_only_scatter_raises_has_not_diverged(seed):
+    loss = np.exp(3 * white(np.random.default_rng(seed), 1000))
+    assert divergence(STEPS, loss, 10.0, 0.0) is not None  # it ends tenfold above its lowest level
+    assert divergence(STEPS, loss, 10.0, 0.99) is None
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_loss_that_stays_not_finite_diverged_for_sure(value):
     loss = noisy(0)
