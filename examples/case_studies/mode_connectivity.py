@@ -193,7 +193,7 @@ def draw(found: Found, paths: list[Path]) -> None:
         for group, color in GROUPS.items():
             band(cosine, forks, over_seeds(found, start, f"cosine_test_{group}"), color, group)
         loss.set(title=title)
-        loss.set_xscale("symlog", linthresh=max(forks[1], 1.0))
+        loss.set_xscale("symlog", linthresh=20, linscale=0.4)
         loss.set_xticks(forks, [f"{fork:.0f}" for fork in forks], minor=False)
         change.set_yscale("log")
         cosine.set(xlabel="step t' of the fork")
