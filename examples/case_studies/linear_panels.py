@@ -34,7 +34,7 @@ def step_sizes(axes: Axes, rates: Sequence[float]) -> None:
 
 
 def modes(axes: Axes, found: Sequence[Found]) -> None:
-    """Strengths over time: points of an aligned run, its closed forms, and small random starts."""
+    """Strengths over time: points of an aligned run, small random starts, and their closed forms."""
     rate = min(grouped(found, "aligned"))
     aligned, others = grouped(found, "aligned")[rate][0], grouped(found, "random")[rate]
     time, strength, closed = (
@@ -45,10 +45,12 @@ def modes(axes: Axes, found: Sequence[Found]) -> None:
         axes.plot(time, closed[:, mode], color=color)
         axes.plot(time[shown], strength[shown, mode], ".", color=color, markersize=4)
         for run in others:
-            axes.plot(run.array("regime", "time"), run.array("regime", "strength")[:, mode], ":", color=color)
-    for style, label in ((".", "aligned start"), ("-", "its closed form"), (":", "random starts")):
+            own, guided = (run.array("regime", name)[:, mode] for name in ("strength", "strength_unbalanced"))
+            axes.plot(run.array("regime", "time"), own, ":", color=color)
+            axes.plot(run.array("regime", "time"), guided, color=color, linewidth=0.5)
+    for style, label in ((".", "aligned start"), (":", "random starts"), ("-", "closed forms")):
         axes.plot([], [], style, color="k", label=label)
-    axes.legend(fontsize="small", loc="center right")
+    axes.legend(fontsize="small", loc="upper right", bbox_to_anchor=(1, 0.93))
     axes.set(xlabel="time, η · steps", ylabel="strength", title="modes", xlim=(-0.2, SHOWN))
 
 
@@ -91,18 +93,18 @@ def balance(axes: Axes, found: Sequence[Found]) -> None:
 
 
 def paths(axes: Axes, found: Sequence[Found]) -> None:
-    """The first mode over time in its own unit, from rich to lazy, beside the form with its imbalance."""
+    """The first mode over time in its own unit, from rich to lazy, beside its closed form."""
     groups = list(grouped(found, "lazy").values())
-    for group, color in zip((groups[0], groups[len(groups) // 2], groups[-1]), COLORS, strict=True):
+    for group, color in zip((groups[0], groups[1], groups[-1]), COLORS, strict=True):
         for run in group:
             strength, guided = (run.array("regime", n)[:, 0] for n in ("strength", "strength_unbalanced"))
             target, index = run.array("regime", "target")[0], run.scalar("regime", "index")
             time = run.array("regime", "time") * target * (index**2 + 4) ** 0.5
             axes.plot(time, strength / target, color=color)
-            axes.plot(time, guided / target, "--", color=color, linewidth=0.9)
-        mean = np.mean([run.scalar("regime", "index") for run in group])
-        axes.plot([], [], color=color, label=f"Λ/s = {mean:.1f}")
-    axes.plot([], [], "k--", linewidth=0.9, label="closed form")
+            axes.plot(time, guided / target, "k--", linewidth=0.6)
+        mean = np.mean([abs(run.scalar("regime", "index")) for run in group])
+        axes.plot([], [], color=color, label=f"|Λ|/s = {mean:.2g}")
+    axes.plot([], [], "k--", linewidth=0.6, label="closed forms")
     axes.set(xlabel="time · √(Λ² + 4s²)", ylabel="strength, of s", title="from rich to lazy")
     axes.legend(fontsize="small", loc="lower right")
 

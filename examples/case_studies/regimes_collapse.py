@@ -85,7 +85,7 @@ def draw(found: Sequence[Found], paths: Sequence[Path]) -> None:
     for row, (name, label) in enumerate(SERIES.items()):
         every = [over_seeds(found, v, f"{name}_{p}")[:, 1:] for v in VARIANTS for p in ("train", "test")]
         low, high = min(values.min() for values in every), max(values.max() for values in every)
-        limits = (0.8 * low, 1.25 * high) if name == "nc1" else (0, 1.05 * high)
+        limits = (0.8 * low, 1.25 * high) if name == "nc1" else (0, 1.05 * high or 1)
         for panel in axes[row]:
             panel.set(yscale="log" if name == "nc1" else "linear", ylim=limits)
         axes[row, 0].set_ylabel(label)
