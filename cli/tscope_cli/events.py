@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,11 @@ _SHORT = 6  # in `info`
 _READ, _INSTEAD = ("effective-params", "kernel"), "telescoping"
 
 
+def _floored(confidence: float) -> float:
+    """Return a confidence in whole thousandths, never rounded up: what is not certain is not 100 %."""
+    return math.floor(confidence * 1000) / 1000
+
+
 def tables(result: Result) -> list[tuple[str, list[str]]]:
     """Return the title and the lines of the table of events; nothing for another metric, or without any."""
     found = _listed(result)
@@ -32,7 +38,7 @@ def tables(result: Result) -> list[tuple[str, list[str]]]:
         [
             f"{int(event['step']):,}",
             event["kind"],
-            percent(float(event["confidence"])),
+            percent(_floored(float(event["confidence"]))),
             f"{int(event['low']):,}–{int(event['high']):,}",
             event["text"],
         ]

@@ -101,9 +101,8 @@ def _largest(values: Values) -> Values:
 
 
 def _worst(values: Values) -> Values:
-    found: Values = np.full(values.shape[1], math.nan)
-    known = np.isfinite(values).any(0)
-    found[known] = np.nanmax(values[:, known], 0)
+    """Return the largest of all rows, NaN of what is not known to the last."""
+    found: Values = values.max(0)
     return found
 
 

@@ -190,7 +190,7 @@ def test_classes_with_fewer_than_two_examples_are_refused(tmp_path):
     message = refused(trained(tmp_path / "t.zarr", net(), (x, few)), AnalysisError)
     assert message == (
         "class 2 has 1 training example(s); neural collapse needs two of each of the model's classes at "
-        "least, for their spread; take them all (without `--train`)"
+        "least, for their spread; record a run with more of it, or take more of the examples (`--train`)"
     )
     message = refused(trained(tmp_path / "u.zarr", net(), (x, torch.zeros_like(y))), AnalysisError)
     assert message.startswith("class 1 has 0 training example(s) (and 1 more classes)")

@@ -103,6 +103,24 @@ def test_a_loss_that_stays_not_finite_diverged_for_sure(value):
     assert divergence(STEPS, np.full(1000, np.nan), 10.0, 0.99) is None
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_divergence_that_overflows_begins_where_the_loss_leaves_its_level(value):
+    loss = noisy(0)
+    loss[600:] *= np.exp(np.minimum(0.5 * np.arange(400), 600))
+    loss[720:] = value
+    found = divergence(STEPS, loss, 10.0, 0.99)
+    assert found is not None
+    # Doubled after log(2)/0.5 = 1.4 rows; the loss itself still falls a little, and its scatter is 0.05.
+    assert abs(found.step - STEPS[601]) <= 1
+    assert (found.low, found.high, found.confidence) == (found.step - 1, STEPS[720], 1.0)
+    assert found.text.endswith(f"for good and is {'NaN' if np.isnan(value) else 'infinite'} from step 721 on")
+    # Sevenfold is no divergence by itself: it is dated where the loss stops.
+    loss[600:720] = noisy(0)[600:720] * 7
+    found = divergence(STEPS, loss, 10.0, 0.99)
+    assert found is not None
+    assert (found.step, found.low, found.high) == (721, 720, 721)
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("examples", [100, 1000])
 def test_fit_and_grokking_are_found_within_a_few_rows(seed, examples):

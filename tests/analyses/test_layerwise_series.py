@@ -196,3 +196,9 @@ def test_where_the_identity_does_not_hold_it_is_not_checked(tmp_path, optimizer,
     assert any(reason in note for note in found.notes)
     assert np.isnan(found.arrays["balance_off"].data[2:, 0]).all()  # a first step has no memory yet
     assert np.isfinite(found.arrays["balance"].data).all()
+    # The rows before the break, of which row 0 is 0 by definition, are no check of the pair.
+    off, size = found.arrays["balance_off"].data, found.arrays["balance_size"].data
+    if np.isnan(off[-1]).all():
+        assert found.scalars["balance_check"] is None
+    else:
+        assert found.scalars["balance_check"] == (off[:, 1] / size[:, 1]).max() > 0

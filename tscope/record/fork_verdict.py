@@ -98,7 +98,10 @@ def _batches(fork: Fork, parting: Parting) -> str:
 
 def _why(fork: Fork, reseeded: Mapping[str, JSON]) -> str:
     if not fork.generators:
-        return "It draws nothing at random, or from generators of its own: --reseed-generators looks for them"
+        return (
+            "It draws nothing at random, seeds anew by itself, or draws from generators of its own: "
+            "--reseed-generators looks for those"
+        )
     found = sum(int(number) for number in (reseeded.get("own") or {}).values())
     return (
         f"It draws nothing at random, seeds anew by itself, or draws from a generator that is not among "

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _LEAST = 2  # examples of a class: one has no spread
 _MORE = {
-    "training": "take them all (without `--train`)",
+    "training": "record a run with more of it, or take more of the examples (`--train`)",
     "held-out": "give more with `--probe FILE.npz` (x, y)",
 }
 _SAME = 1e-3  # labels of one class differ by no more of their size; inferred ones hold rounding

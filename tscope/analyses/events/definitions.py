@@ -25,5 +25,5 @@ def definitions(options: Options) -> dict[str, str]:
         "loss spike": f"a loss {options.spike:g} times the median of the {WINDOW} rows before it or more, "
         "of which half is lost again",
         "divergence": f"the last row at twice the lowest level of a loss that ends {options.diverge:g} times "
-        "above it or more; or the first from which it is not finite",
+        "above it or more, or is not finite to the end",
     }

@@ -80,7 +80,9 @@ def divergence(steps: Steps, loss: Values, factor: float, sure: float) -> Event 
 
     The level is the median of 24 rows, dated at their middle. It diverged if at the end it is at least
     `factor` times its lowest, and not below that of the first 24 rows; the event is the last row at which it
-    was at most twice its lowest. A loss that is NaN or infinite from some row to the end diverged there.
+    was at most twice its lowest. A loss that is NaN or infinite from some row to the end has diverged in any
+    case: from the first row after which it was never at most twice its lowest level, if by these bounds it
+    had diverged where it was last finite, and else where it stops being finite.
 
     Args:
         steps: The optimizer step of each row (row,).
@@ -93,17 +95,7 @@ def divergence(steps: Steps, loss: Values, factor: float, sure: float) -> Event 
         return None
     last = int(np.flatnonzero(finite)[-1])
     if last < len(loss) - 1:
-        what = "NaN" if np.isnan(loss[last + 1]) else "infinite"
-        return Event(
-            "divergence",
-            int(steps[last + 1]),
-            int(steps[last]),
-            int(steps[last + 1]),
-            1.0,
-            float(loss[last]),
-            float(loss[last + 1]),
-            f"the loss is {what} from here on",
-        )
+        return _overflow(steps, loss, last, factor)
     steps, loss = steps[finite], loss[finite]
     if len(loss) < 2 * WINDOW or loss.min() <= 0:
         return None
@@ -126,6 +118,34 @@ def divergence(steps: Steps, loss: Values, factor: float, sure: float) -> Event 
         math.exp(lowest),
         math.exp(end),
         f"the loss leaves its lowest level {math.exp(lowest):.3g} for good and ends at {math.exp(end):.3g}",
+    )
+
+
+def _overflow(steps: Steps, loss: Values, last: int, factor: float) -> Event:
+    """Return the divergence of a loss that is not finite after row `last`, from where it left its level."""
+    what = "NaN" if np.isnan(loss[last + 1]) else "infinite"
+    left, text = last, f"the loss is {what} from here on"
+    rows = np.flatnonzero(np.isfinite(loss))
+    if len(rows) >= 2 * WINDOW and loss[rows].min() > 0:
+        y = np.log(loss[rows])
+        level = _trailing_median(y)
+        lowest = float(level.min())
+        if y[-1] >= max(lowest + math.log(factor), level[0]):
+            left = int(rows[np.flatnonzero(y <= lowest + math.log(2))[-1]])
+        if left < last:
+            text = (
+                f"the loss leaves its lowest level {math.exp(lowest):.3g} for good and is {what} from step "
+                f"{int(steps[last + 1]):,} on"
+            )
+    return Event(
+        "divergence",
+        int(steps[left + 1]),
+        int(steps[left]),
+        int(steps[last + 1]),
+        1.0,
+        float(loss[left]),
+        float(loss[last + 1]),
+        text,
     )
 
 
