@@ -59,6 +59,10 @@ def test_streamed_projections_are_the_replayed_ones(example: Example, replayed: 
     """Row by row from the arrays, however few the recorder had time for on a busy machine."""
     trace = tscope.open(example.trace)
     (name,) = trace.probes
+    if f"probe/{name}/probe_step" not in trace.reader.arrays():
+        # The machine was busy to the end of the run: it is said, and not that there are projections.
+        assert ", no projections → " in example.recorded.stderr
+        return
     step, output, jvp, lazy = (
         trace[f"probe/{name}/{key}"] for key in ("probe_step", "output", "jvp", "lazy")
     )

@@ -110,7 +110,8 @@ def test_generators_are_found_wherever_they_are() -> None:
     mine = [*(held.generator for held in in_objects), *(found for (found,) in in_lists)]
     expected = {id(found) for found in (*mine, torchs, numpys, legacy)}
     del mine
-    assert {id(found) for found in own_generators()} - before == expected
+    # Not exactly these: what other tests of this process left behind may come within the collector's sight.
+    assert expected <= {id(found) for found in own_generators()} - before
 
 
 @pytest.mark.parametrize("make", MAKERS)
