@@ -160,7 +160,7 @@ def test_batches_that_are_not_identified_are_not_compared(sweep: Callable[..., S
 @pytest.mark.parametrize(
     ("generators", "hint"),
     [
-        (False, "--reseed-generators looks for them"),
+        (False, "or draws from generators of its own: --reseed-generators looks for those"),
         (True, "draws from a generator that is not among the 2 of its own that were found"),
     ],
 )
